@@ -1,0 +1,125 @@
+//! Why a connection ended: every close code that fanfare sends, in one table.
+//!
+//! Codes below 3000 are RFC 6455's (section 7.4.1). The others are those of the Centrifuge
+//! protocol, since its clients know which mean *come back*: 3000–3499 and 4000–4499 ask a client
+//! to reconnect, 3500–3999 and 4500–4999 tell it not to.
+
+use std::borrow::Cow;
+use std::fmt;
+
+/// A close code with its reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CloseReason {
+    code: u16,
+    reason: Cow<'static, str>,
+}
+
+impl CloseReason {
+    /// 1000: the peer closed, or an embedder is done with it.
+    pub const NORMAL: Self = Self::known(1000, "");
+    /// 1002: a frame breaks RFC 6455.
+    pub const PROTOCOL_ERROR: Self = Self::known(1002, "protocol error");
+    /// 1007: a text message is not UTF-8 (RFC 6455 section 8.1).
+    pub const INVALID_UTF8: Self = Self::known(1007, "invalid utf-8");
+    /// 1008: the chat endpoint's answer to a bad or missing token.
+    pub const INVALID_TOKEN_CHAT: Self = Self::known(1008, "Invalid token");
+    /// 1009: a frame or message is over `limits.message_bytes`.
+    pub const MESSAGE_TOO_BIG: Self = Self::known(1009, "message too big");
+    /// 3001: the server drains; come back.
+    pub const SHUTDOWN: Self = Self::known(3001, "shutdown");
+    /// 3005: the token expired; come back with a new one.
+    pub const EXPIRED: Self = Self::known(3005, "expired");
+    /// 3008: a slow consumer: its outbox passed `limits.outbox_bytes`, `limits.outbox_age` or
+    /// its share of `limits.memory`.
+    pub const SLOW: Self = Self::known(3008, "slow");
+    /// 3009: writing to the socket failed.
+    pub const WRITE_ERROR: Self = Self::known(3009, "write error");
+    /// 3012: no sign of life within `heartbeat.timeout` of a ping.
+    pub const NO_PONG: Self = Self::known(3012, "no pong");
+    /// 3501: a message was begun and not finished within `limits.message_timeout`.
+    pub const BAD_REQUEST: Self = Self::known(3501, "bad request");
+    /// 3503: a backend disconnected the user; do not come back.
+    pub const FORCE_DISCONNECT: Self = Self::known(3503, "force disconnect");
+    /// 3509: ten errors within ten seconds.
+    pub const TOO_MANY_ERRORS: Self = Self::known(3509, "too many errors");
+
+    /// A code and reason of an embedder's or a backend's choosing.
+    ///
+    /// # Errors
+    ///
+    /// The code must be 1000 or lie in 3000–4999, the ranges an application may send (RFC 6455
+    /// section 7.4); the reason holds at most [`REASON_MAX`] bytes, since a control frame holds 125.
+    pub fn new(code: u16, reason: impl Into<String>) -> Result<Self, InvalidCloseReason> {
+        let reason = reason.into();
+        if code != 1000 && !(3000..5000).contains(&code) {
+            return Err(InvalidCloseReason::Code(code));
+        }
+        if reason.len() > REASON_MAX {
+            return Err(InvalidCloseReason::Reason(reason.len()));
+        }
+        Ok(Self { code, reason: Cow::Owned(reason) })
+    }
+
+    /// The number on the wire.
+    pub fn code(&self) -> u16 {
+        self.code
+    }
+
+    /// The text on the wire; may be empty.
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+
+    /// Whether a close for this reason drops what waits in the outbox: the peer does not read,
+    /// or must not be waited for.
+    pub(crate) fn drops_outbox(&self) -> bool {
+        matches!(self.code, 3008 | 3009 | 3012)
+    }
+
+    const fn known(code: u16, reason: &'static str) -> Self {
+        Self { code, reason: Cow::Borrowed(reason) }
+    }
+}
+
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.code, self.reason)
+    }
+}
+
+/// Why [`CloseReason::new`] refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidCloseReason {
+    /// A code that an application may not send.
+    #[error("close code {0} is not allowed; use 1000 or 3000 to 4999")]
+    Code(u16),
+    /// Bytes of a reason that does not fit a control frame.
+    #[error("close reason of {0} bytes is too long; use at most 123")]
+    Reason(usize),
+}
+
+/// Bytes of the longest reason: a control frame's 125 (RFC 6455 section 5.5) less the code's 2.
+pub const REASON_MAX: usize = 123;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn applications_may_not_send_protocol_codes() {
+        for code in [0, 999, 1001, 1002, 1005, 1006, 1015, 2999, 5000] {
+            assert_eq!(CloseReason::new(code, ""), Err(InvalidCloseReason::Code(code)));
+        }
+        for code in [1000, 3000, 4999] {
+            assert_eq!(CloseReason::new(code, "").map(|reason| reason.code()), Ok(code));
+        }
+    }
+
+    #[test]
+    fn reason_must_fit_a_control_frame() {
+        assert!(CloseReason::new(4000, "r".repeat(REASON_MAX)).is_ok());
+        let long = CloseReason::new(4000, "r".repeat(REASON_MAX + 1));
+        assert_eq!(long, Err(InvalidCloseReason::Reason(124)));
+    }
+}

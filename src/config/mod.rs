@@ -1,0 +1,227 @@
+//! Every setting, with meaning, default, bounds and trade; checked once.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Everything that can be set. `Config::default()` is complete but for the secrets, which have no
+/// default: without `auth.hmac_secret` every token is invalid.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Config {
+    /// Who may connect.
+    pub auth: Auth,
+    /// Who may push over HTTP.
+    pub api: Api,
+    /// The chat endpoint.
+    pub chat: Chat,
+    /// How dead peers are found.
+    pub heartbeat: Heartbeat,
+    /// How much of everything.
+    pub limits: Limits,
+    /// How the server ends.
+    pub drain: Drain,
+    /// Where the server listens.
+    pub server: Server,
+    /// What is logged.
+    pub log: Log,
+}
+
+/// `server.*`.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Server {
+    /// Address and port to listen on.
+    pub bind: SocketAddr,
+    /// Threads that own connections. More use more cores; fewer join more publishes per send.
+    pub shards: usize,
+    /// Serves the page at `/`, for development only. Set by `fanfare dev`, by no key.
+    pub dev: bool,
+}
+
+/// `auth.*`.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Auth {
+    /// The key of HMAC tokens.
+    pub hmac_secret: Option<Secret>,
+    /// The algorithms a token may name: `HS256`, `HS384`, `HS512`.
+    pub algorithms: Vec<jsonwebtoken::Algorithm>,
+}
+
+/// `api.*`.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Api {
+    /// The key that `X-API-Key` must carry. Without it the API is off.
+    pub key: Option<Secret>,
+}
+
+/// `chat.*`.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Chat {
+    /// Whether users joining and leaving are told to all.
+    pub announce: Announce,
+    /// Users present above which joins and leaves give way to a count at most once a second:
+    /// each is told to everyone, so a storm of n costs n² deliveries.
+    pub announce_users: usize,
+    /// How long after its last connection a user is still present, so that a reload is no leave.
+    pub linger: Duration,
+}
+
+/// `chat.announce`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Announce {
+    /// Nothing is told.
+    Off,
+    /// A user's first connection and the end of its last are told to all.
+    User,
+}
+
+/// `heartbeat.*`.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Heartbeat {
+    /// Time between pings to each connection. Shorter finds the dead sooner and keeps proxies'
+    /// idle timers (commonly 60 s) from firing; longer costs less.
+    pub interval: Duration,
+    /// Time after a ping reached the kernel within which some frame must arrive.
+    pub timeout: Duration,
+}
+
+/// `limits.*`: each bounds memory, time or work, and says what happens at the bound.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Time a closing connection may take to answer, after which its socket is cut.
+    pub close_timeout: Duration,
+    /// Open sockets; over it accept answers 503. `None`: what the descriptor limit allows less 64.
+    pub connections: Option<usize>,
+    /// Time from a request's first byte (on a new connection from accept) to its last.
+    pub handshake_timeout: Duration,
+    /// Bytes of a request's line and headers; over it 431.
+    pub header_bytes: usize,
+    /// Arrivals that wait for one shard; when all shards are full accept answers 503.
+    pub inbox: usize,
+    /// Time an HTTP connection may idle between requests.
+    pub keepalive_timeout: Duration,
+    /// Bytes that outboxes and partial messages may hold together; over it the largest laggard
+    /// is closed with 3008 first.
+    pub memory: usize,
+    /// Bytes of one message's payload, in or out; over it 1009 or 413.
+    pub message_bytes: usize,
+    /// Time a peer may take from a message's first byte to its last; over it 3501.
+    pub message_timeout: Duration,
+    /// Age of the oldest byte in a connection's outbox; over it 3008.
+    pub outbox_age: Duration,
+    /// Bytes in a connection's outbox; over it 3008.
+    pub outbox_bytes: usize,
+    /// Time a publishing connection waits for room in the ring before error 111.
+    pub publish_wait: Duration,
+    /// Bytes of an API request's body; over it 413.
+    pub request_bytes: usize,
+    /// Bytes of payload in the ring, each publish counting 64 more; over it `Overloaded`.
+    pub ring_bytes: usize,
+    /// Publishes in the ring; over it `Overloaded`.
+    pub ring_messages: usize,
+}
+
+/// `drain.*`.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Drain {
+    /// Time over which connections are closed, so that clients do not all return at once.
+    pub spread: Duration,
+    /// Time after which the process ends whatever is left.
+    pub timeout: Duration,
+}
+
+/// `log.*`.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Log {
+    /// A filter such as `info` or `warn,fanfare=debug`.
+    pub filter: String,
+}
+
+/// A key that is never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Vec<u8>);
+
+impl Secret {
+    /// Wraps the bytes of a key.
+    pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
+        Self(bytes.into())
+    }
+
+    /// The bytes, for the one place that must compare or sign with them.
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(***)")
+    }
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        let shards = std::thread::available_parallelism().map_or(1, usize::from);
+        Self { bind: SocketAddr::from(([127, 0, 0, 1], 8080)), shards, dev: false }
+    }
+}
+
+impl Default for Auth {
+    fn default() -> Self {
+        Self { hmac_secret: None, algorithms: vec![jsonwebtoken::Algorithm::HS256] }
+    }
+}
+
+impl Default for Chat {
+    fn default() -> Self {
+        Self { announce: Announce::User, announce_users: 1000, linger: Duration::from_secs(2) }
+    }
+}
+
+impl Default for Heartbeat {
+    fn default() -> Self {
+        Self { interval: Duration::from_secs(25), timeout: Duration::from_secs(10) }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            close_timeout: Duration::from_secs(5),
+            connections: None,
+            handshake_timeout: Duration::from_secs(10),
+            header_bytes: 16 << 10,
+            inbox: 1024,
+            keepalive_timeout: Duration::from_secs(75),
+            memory: 512 << 20,
+            message_bytes: 64 << 10,
+            message_timeout: Duration::from_secs(30),
+            outbox_age: Duration::from_secs(10),
+            outbox_bytes: 1 << 20,
+            publish_wait: Duration::from_secs(5),
+            request_bytes: 1 << 20,
+            ring_bytes: 16 << 20,
+            ring_messages: 16_384,
+        }
+    }
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Self { spread: Duration::from_secs(2), timeout: Duration::from_secs(10) }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { filter: "info".to_owned() }
+    }
+}

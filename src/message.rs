@@ -1,0 +1,99 @@
+//! What a publisher sends, and its wire encodings, each made at most once.
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+
+use crate::frame;
+
+/// A payload on its way to connections.
+///
+/// Cloning is cheap and shares the encodings: however many connections receive a message, and
+/// however often it is published, the WebSocket frame is built once.
+///
+/// ```
+/// use fanfare::Message;
+///
+/// let message = Message::text(r#"{"type":"notification","event":"post_liked"}"#);
+/// assert_eq!(message.len(), 44);
+/// ```
+#[derive(Clone)]
+pub struct Message {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    payload: Bytes,
+    opcode: frame::Opcode,
+    frame: OnceLock<Bytes>,
+}
+
+impl Message {
+    /// A text message; JSON in every protocol that fanfare speaks.
+    pub fn text(payload: impl Into<String>) -> Self {
+        Self::new(frame::Opcode::Text, Bytes::from(payload.into().into_bytes()))
+    }
+
+    /// A binary message. The chat protocol never sends one; an embedder's own protocol may.
+    pub fn binary(payload: impl Into<Bytes>) -> Self {
+        Self::new(frame::Opcode::Binary, payload.into())
+    }
+
+    /// The payload as it was given.
+    pub fn payload(&self) -> &Bytes {
+        &self.shared.payload
+    }
+
+    /// Bytes of payload, without any framing.
+    pub fn len(&self) -> usize {
+        self.shared.payload.len()
+    }
+
+    /// Whether the payload is empty, which RFC 6455 allows.
+    pub fn is_empty(&self) -> bool {
+        self.shared.payload.is_empty()
+    }
+
+    /// The message as one unmasked, final RFC 6455 frame.
+    pub(crate) fn frame(&self) -> &Bytes {
+        let Shared { payload, opcode, frame } = &*self.shared;
+        frame.get_or_init(|| frame::encode(*opcode, payload))
+    }
+
+    fn new(opcode: frame::Opcode, payload: Bytes) -> Self {
+        Self { shared: Arc::new(Shared { payload, opcode, frame: OnceLock::new() }) }
+    }
+}
+
+impl From<String> for Message {
+    fn from(payload: String) -> Self {
+        Self::text(payload)
+    }
+}
+
+impl From<&str> for Message {
+    fn from(payload: &str) -> Self {
+        Self::text(payload)
+    }
+}
+
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Shared { payload, opcode, .. } = &*self.shared;
+        f.debug_struct("Message").field("opcode", opcode).field("len", &payload.len()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_clone_shares_one_encoding() {
+        let message = Message::text("hello");
+        let clone = message.clone();
+        assert_eq!(message.frame().as_ptr(), clone.frame().as_ptr());
+        assert_eq!(&message.frame()[..], b"\x81\x05hello");
+    }
+}

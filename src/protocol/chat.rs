@@ -1,0 +1,1 @@
+//! The chat protocol: the seed's JSON, byte for byte.
