@@ -1,5 +1,6 @@
 //! A lock-free, high-throughput WebSocket broadcast engine.
 
+pub mod auth;
 pub mod close;
 pub mod config;
 pub mod error;

@@ -4,6 +4,7 @@ use crate::close::CloseReason;
 use crate::message::Message;
 
 pub mod chat;
+pub(crate) mod json;
 
 /// One connection's side of a protocol: a message comes in, a reaction goes out.
 ///

@@ -1,0 +1,119 @@
+//! What every reader of JSON here agrees on: objects only, bounded nesting, text compared unescaped.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+/// Reads an object. `None` if the text is not JSON, is no object, or gives a key of `T` twice
+/// (RFC 8259 section 4: parsers differ on which one counts).
+pub(crate) fn object<'a, T: Deserialize<'a>>(text: &'a str) -> Option<T> {
+    // A derived struct would also accept an array of its fields.
+    if !text.trim_ascii_start().starts_with('{') {
+        return None;
+    }
+    serde_json::from_str(text).ok()
+}
+
+/// Reads a string, unescaped; borrows if it holds no escape.
+pub(crate) fn text(raw: &RawValue) -> Option<Cow<'_, str>> {
+    #[derive(Deserialize)]
+    struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+    serde_json::from_str(raw.get()).ok().map(|Text(text)| text)
+}
+
+/// Writes strings and integers, or a struct of them, as Python's `json.dumps(value, separators=(",", ":"), ensure_ascii=False)` does.
+#[expect(clippy::expect_used, reason = "only what cannot be written as JSON could fail")]
+pub(crate) fn encode(value: &(impl Serialize + ?Sized)) -> String {
+    serde_json::to_string(value).expect("strings and integers are always JSON")
+}
+
+/// Whether arrays and objects nest deeper than [`DEPTH_MAX`], the outermost included.
+///
+/// It runs before any parser and needs no valid JSON: on other input the answer means nothing,
+/// but a parser refuses that anyway.
+pub(crate) fn is_too_deep(text: &str) -> bool {
+    // Without enough brackets it cannot be, and counting is much faster than following strings.
+    let opened = text.bytes().filter(|byte| matches!(byte, b'[' | b'{')).count();
+    opened > DEPTH_MAX && depth(text) > DEPTH_MAX
+}
+
+fn depth(text: &str) -> usize {
+    let (mut depth, mut deepest) = (0_usize, 0);
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'[' | b'{' => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            b'"' => skip_string(&mut bytes),
+            _ => {}
+        }
+    }
+    deepest
+}
+
+fn skip_string(bytes: &mut impl Iterator<Item = u8>) {
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'"' => return,
+            b'\\' => drop(bytes.next()),
+            _ => {}
+        }
+    }
+}
+
+/// Levels of arrays and objects in one message: far more than any chat needs, and few enough for
+/// the stack of whatever parser a receiver uses.
+pub(crate) const DEPTH_MAX: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nested(levels: usize) -> String {
+        "[".repeat(levels) + &"]".repeat(levels)
+    }
+
+    #[test]
+    fn exactly_the_limit_is_allowed() {
+        assert!(!is_too_deep(&nested(DEPTH_MAX)));
+        assert!(is_too_deep(&nested(DEPTH_MAX + 1)));
+        assert!(is_too_deep(&r#"{"a":"#.repeat(DEPTH_MAX + 1)));
+    }
+
+    #[test]
+    fn breadth_is_not_depth() {
+        assert!(!is_too_deep(&format!("[{}[]]", "[],{},".repeat(1000))));
+    }
+
+    #[test]
+    fn brackets_in_strings_do_not_count() {
+        let brackets = "[{".repeat(100);
+        assert!(!is_too_deep(&format!(r#"["{brackets}","\"{brackets}","\\"]"#)));
+        assert!(is_too_deep(&format!(r#"["\\",{}]"#, nested(DEPTH_MAX))));
+    }
+
+    #[test]
+    fn unbalanced_input_is_harmless() {
+        assert!(!is_too_deep(&"]".repeat(1000)));
+        assert!(!is_too_deep(&format!("\"{}", "[".repeat(1000))));
+        assert!(is_too_deep(&format!("]]{}", "[".repeat(DEPTH_MAX + 1))));
+    }
+
+    #[test]
+    fn arrays_are_no_objects() {
+        #[derive(Deserialize)]
+        struct Pair {
+            a: u8,
+        }
+        let a = |text| object::<Pair>(text).map(|pair| pair.a);
+        assert_eq!(a(" \n{\"a\":1}"), Some(1));
+        for text in ["[1]", "1", "", "{\"a\":1}]", "{\"a\":1,\"a\":1}", "\u{feff}{\"a\":1}"] {
+            assert_eq!(a(text), None, "{text}");
+        }
+    }
+}
