@@ -30,6 +30,7 @@ fn token(c: &mut Criterion) {
     group.finish();
 }
 
+#[expect(clippy::expect_used, reason = "the settings are made above")]
 fn sign(auth: &Auth) -> String {
     let ada = Identity::new(UserId::from(42)).named("Ada");
     auth::sign(auth, &ada, Duration::from_secs(3600)).expect("the settings hold a secret")

@@ -301,6 +301,21 @@ mod tests {
     }
 
     #[test]
+    fn documented_exchanges_are_exact() {
+        let lines: Vec<_> = include_str!("../../docs/protocol.md").lines().collect();
+        let mut exchanges = 0;
+        for pair in lines.windows(2) {
+            if let (Some(received), Some(out)) =
+                (pair[0].strip_prefix("> "), pair[1].strip_prefix("< "))
+            {
+                assert_eq!(react(received).1, out);
+                exchanges += 1;
+            }
+        }
+        assert_eq!(exchanges, 8);
+    }
+
+    #[test]
     fn idle_connection_holds_few_bytes() {
         assert!(size_of::<Chat>() <= 40);
     }

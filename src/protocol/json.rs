@@ -81,6 +81,7 @@ mod tests {
     #[test]
     fn exactly_the_limit_is_allowed() {
         assert!(!is_too_deep(&nested(DEPTH_MAX)));
+        assert!(!is_too_deep(&format!("[{0},{0}]", nested(DEPTH_MAX - 1))));
         assert!(is_too_deep(&nested(DEPTH_MAX + 1)));
         assert!(is_too_deep(&r#"{"a":"#.repeat(DEPTH_MAX + 1)));
     }
