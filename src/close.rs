@@ -60,6 +60,11 @@ impl CloseReason {
         Ok(Self { code, reason: Cow::Owned(reason) })
     }
 
+    /// The answer to a peer's Close: the same code, or none if it gave none.
+    pub(crate) fn answer(code: Option<u16>) -> Self {
+        Self::known(code.unwrap_or(NO_CODE), "")
+    }
+
     /// The number on the wire.
     pub fn code(&self) -> u16 {
         self.code
@@ -98,6 +103,9 @@ pub enum InvalidCloseReason {
     #[error("close reason of {0} bytes is too long; use at most 123")]
     Reason(usize),
 }
+
+/// Stands for a Close frame without a code, and is never sent (RFC 6455 section 7.4.1).
+pub(crate) const NO_CODE: u16 = 1005;
 
 /// Bytes of the longest reason: a control frame's 125 (RFC 6455 section 5.5) less the code's 2.
 pub const REASON_MAX: usize = 123;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// One identity, however many connections it has.
 ///
@@ -62,6 +62,32 @@ impl Serialize for UserId {
             Repr::Number(number) => serializer.serialize_i64(*number),
             Repr::Text(text) => serializer.serialize_str(text),
         }
+    }
+}
+
+impl<'de> Deserialize<'de> for UserId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl de::Visitor<'_> for Visitor {
+            type Value = UserId;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string of 1 to 128 bytes or an integer within ±(2^53-1)")
+            }
+
+            fn visit_i64<E: de::Error>(self, number: i64) -> Result<UserId, E> {
+                UserId::number(number).map_err(E::custom)
+            }
+
+            fn visit_u64<E: de::Error>(self, number: u64) -> Result<UserId, E> {
+                self.visit_i64(i64::try_from(number).unwrap_or(i64::MAX))
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<UserId, E> {
+                UserId::parse(text).map_err(E::custom)
+            }
+        }
+        deserializer.deserialize_any(Visitor)
     }
 }
 
@@ -147,6 +173,15 @@ mod tests {
     fn everything_else_is_text() {
         for text in ["042", "-0", "+1", "1.0", "1e3", " 1", "9007199254740992", "ada", "١"] {
             assert_eq!(json(text), format!("\"{text}\""));
+        }
+    }
+
+    #[test]
+    fn json_numbers_and_strings_name_the_same_user() {
+        let user = |json| serde_json::from_str::<UserId>(json);
+        assert_eq!(user("42").unwrap(), user("\"42\"").unwrap());
+        for json in ["4.5", "null", "true", "[]", "{}", "\"\"", "9007199254740992", "1e400"] {
+            assert!(user(json).is_err(), "{json}");
         }
     }
 

@@ -225,3 +225,20 @@ impl Default for Log {
         Self { filter: "info".to_owned() }
     }
 }
+
+/// STUB
+#[derive(Debug, thiserror::Error)]
+#[error("stub")]
+pub struct ConfigError;
+impl Config {
+    /// STUB
+    pub fn check(self) -> Result<Self, ConfigError> {
+        Ok(self)
+    }
+}
+impl Chat {
+    /// STUB
+    pub(crate) fn linger(&self) -> Duration {
+        self.linger
+    }
+}

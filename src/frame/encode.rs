@@ -4,7 +4,7 @@ use bytes::Bytes;
 use fastwebsockets::{Frame, OpCode, Payload};
 
 use super::Opcode;
-use crate::close::CloseReason;
+use crate::close::{CloseReason, NO_CODE};
 
 /// The payload as one unmasked, final frame: header and payload in a single allocation.
 pub(crate) fn encode(opcode: Opcode, payload: &[u8]) -> Bytes {
@@ -25,6 +25,9 @@ pub(crate) fn encode(opcode: Opcode, payload: &[u8]) -> Bytes {
 
 /// A Close frame that says why (RFC 6455 section 5.5.1).
 pub(crate) fn close(reason: &CloseReason) -> Bytes {
+    if reason.code() == NO_CODE {
+        return encode(Opcode::Close, b"");
+    }
     let mut payload = Vec::with_capacity(2 + reason.reason().len());
     payload.extend_from_slice(&reason.code().to_be_bytes());
     payload.extend_from_slice(reason.reason().as_bytes());

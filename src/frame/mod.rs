@@ -6,7 +6,7 @@
 mod decode;
 mod encode;
 
-pub use decode::Limits;
+pub use decode::{Decoder, Item, Limits, Violation};
 pub(crate) use encode::{close, encode};
 
 /// What a frame carries (RFC 6455 section 5.2), continuation aside.

@@ -1,0 +1,142 @@
+//! The sweep: one timer for all of a shard's connections.
+//!
+//! A slice of them is looked at each tick, all of them once a round. It pings, and closes those
+//! that are dead, stalled, expired or never finish a message.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::clock::{Millis, millis};
+use crate::close::CloseReason;
+use crate::config::Config;
+use crate::connection::Connection;
+use crate::frame::{self, Opcode};
+use crate::outbox::Burst;
+use crate::shard::Shard;
+
+/// Sweeps for as long as the shard lives.
+pub(crate) async fn run(shard: Rc<Shard>) {
+    let tick = round(&shard.hub.config) / SLICES;
+    let mut sweep = Sweep::new(&shard.hub.config);
+    loop {
+        let due = Instant::now() + tick;
+        tokio::time::sleep_until(due.into()).await;
+        let late = due.elapsed();
+        if late > LATE {
+            shard.clock.forgive(late);
+            // What readers find may be the very sign of life that is missed.
+            for _ in 0..READER_TURNS {
+                tokio::task::yield_now().await;
+            }
+        }
+        sweep.slice(&shard);
+        shard.cut_overdue();
+        shard.unsettled.borrow_mut().sweep(&shard.hub);
+        shard.relieve();
+    }
+}
+
+/// Time in which every connection is looked at once: a quarter of the shortest deadline.
+fn round(config: &Config) -> Duration {
+    let shortest = config
+        .heartbeat
+        .interval
+        .min(config.heartbeat.timeout)
+        .min(config.limits.outbox_age)
+        .min(config.limits.message_timeout)
+        .min(config.limits.close_timeout);
+    (shortest / 4).clamp(ROUND_MIN, ROUND_MAX)
+}
+
+/// Where a round stands, and the deadlines in the shard's unit.
+#[derive(Debug)]
+struct Sweep {
+    next: usize,
+    interval: Millis,
+    timeout: Millis,
+    outbox_age: Millis,
+    message_timeout: Millis,
+}
+
+impl Sweep {
+    fn new(config: &Config) -> Self {
+        Self {
+            next: 0,
+            interval: millis(config.heartbeat.interval),
+            timeout: millis(config.heartbeat.timeout),
+            outbox_age: millis(config.limits.outbox_age),
+            message_timeout: millis(config.limits.message_timeout),
+        }
+    }
+
+    /// Looks at the next slice of slots.
+    fn slice(&mut self, shard: &Shard) {
+        let (now, wall) = (shard.clock.now(), SystemTime::now());
+        let mut verdicts = Vec::new();
+        let slots = shard.connections.slots();
+        let end = self.next + slots.capacity().div_ceil(SLICES as usize).max(SLICE_MIN);
+        for connection in (self.next..end).filter_map(|slot| slots.get(slot)) {
+            match self.judge(connection, now, wall) {
+                Some(reason) => verdicts.push((connection.clone(), reason)),
+                None => self.ping(shard, connection, now),
+            }
+        }
+        self.next = if end >= slots.capacity() { 0 } else { end };
+        drop(slots);
+        for (connection, reason) in verdicts {
+            shard.close(&connection, &reason);
+        }
+    }
+
+    /// Why a connection must close, if it must.
+    fn judge(&self, connection: &Connection, now: Millis, wall: SystemTime) -> Option<CloseReason> {
+        let life = &connection.life;
+        if connection.identity.expires.is_some_and(|expires| expires <= wall) {
+            return Some(CloseReason::EXPIRED);
+        }
+        let is_over = |since: Millis, limit| now.saturating_sub(since) > limit;
+        if connection.outbox.borrow().oldest().is_some_and(|at| is_over(at, self.outbox_age)) {
+            return Some(CloseReason::SLOW);
+        }
+        if life.is_paused.get() {
+            return None;
+        }
+        let unfinished = life.unfinished.get();
+        if unfinished > 0 && is_over(unfinished, self.message_timeout) {
+            return Some(CloseReason::BAD_REQUEST);
+        }
+        let pinged = life.pinged.get();
+        if pinged > 0 && life.heard.get() >= pinged {
+            life.pinged.set(0);
+        } else if pinged > 0 && is_over(pinged, self.timeout) {
+            return Some(CloseReason::NO_PONG);
+        }
+        None
+    }
+
+    fn ping(&self, shard: &Shard, connection: &Connection, now: Millis) {
+        if now < connection.life.ping_due.get() {
+            return;
+        }
+        connection.life.ping_due.set(now + self.interval);
+        let ping = Burst::ping(frame::encode(Opcode::Ping, b""), now, &shard.budget);
+        // A Ping that finds the outbox full of control frames is not needed: a Pong is owed.
+        let _ = connection.outbox.borrow_mut().push_control(&ping);
+    }
+}
+
+/// Slices of a round.
+const SLICES: u32 = 10;
+
+/// Slots looked at even in the smallest slice.
+const SLICE_MIN: usize = 16;
+
+/// Bounds of a round: often enough for short deadlines, seldom enough to idle.
+const ROUND_MIN: Duration = Duration::from_millis(100);
+const ROUND_MAX: Duration = Duration::from_secs(1);
+
+/// Lateness of a tick that a busy but healthy shard may show.
+const LATE: Duration = Duration::from_millis(100);
+
+/// Turns that readers get before a late sweep judges: one to learn what is readable, one to read.
+const READER_TURNS: usize = 3;

@@ -1,0 +1,401 @@
+//! What an embedder and the server hold: connections, users, and the ways to reach them.
+
+use std::collections::hash_map::RandomState;
+use std::future::Future;
+use std::hash::BuildHasher;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam::queue::ArrayQueue;
+use tokio::sync::{Notify, watch};
+
+use crate::auth::Verifier;
+use crate::close::CloseReason;
+use crate::config::{Config, ConfigError};
+use crate::error::PublishError;
+use crate::message::Message;
+use crate::metrics::{HubStats, ShardStats};
+use crate::presence::Crowd;
+use crate::registry::Registry;
+use crate::ring::{Load, Probe, Ring, Share};
+use crate::shard::{self, Command};
+use crate::user::UserId;
+
+/// The broadcast engine of this process: shards with their connections, and the user map.
+///
+/// Clones are cheap and mean the same hub. Every method may be called from any thread, inside or
+/// outside any runtime, and none blocks. When the last clone is dropped the shards stop and every
+/// connection ends; [`Hub::drain`] first is the kind way.
+///
+/// # Promise
+///
+/// At most once, in order, to the connections that are open when a publish is admitted. A count
+/// that is returned says for how many connections of this node the publish was admitted, not that
+/// they received it: a peer may be dead or too slow, and is then closed.
+///
+/// ```
+/// use fanfare::{Config, Hub, UserId};
+///
+/// let hub = Hub::start(Config::default())?;
+/// assert_eq!(hub.broadcast(r#"{"type":"notification","event":"hello"}"#)?, 0);
+/// assert_eq!(hub.send_to_user(&UserId::from(42), "{}")?, 0);
+/// assert_eq!(hub.active_users(), 0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Hub {
+    pub(crate) inner: Arc<Inner>,
+    _shards: Arc<StopOnDrop>,
+}
+
+impl Hub {
+    /// Starts the shards, each on a thread of its own.
+    ///
+    /// # Errors
+    ///
+    /// The configuration breaks a bound, or the system gives no thread or reactor.
+    pub fn start(config: Config) -> Result<Self, StartError> {
+        let inner = Arc::new(Inner::new(config.check()?));
+        let _shards = Arc::new(StopOnDrop(inner.clone()));
+        for index in 0..inner.shards.len() {
+            shard::start(&inner, index)?;
+        }
+        Ok(Self { inner, _shards })
+    }
+
+    /// Sends a message to every connection.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError`]; nothing was or will be delivered then.
+    pub fn broadcast(&self, message: impl Into<Message>) -> Result<usize, PublishError> {
+        self.inner.broadcast(&message.into())
+    }
+
+    /// Sends a message to every connection of one user; to none, if it has none.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError`]; nothing was or will be delivered then.
+    pub fn send_to_user(
+        &self,
+        user: &UserId,
+        message: impl Into<Message>,
+    ) -> Result<usize, PublishError> {
+        self.inner.send_to_user(user, &message.into())
+    }
+
+    /// Closes every connection that a user has now, after what was sent to it before.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError`], as the close takes its turn among the publishes.
+    pub fn disconnect_user(
+        &self,
+        user: &UserId,
+        reason: CloseReason,
+    ) -> Result<usize, PublishError> {
+        self.inner.disconnect_user(user, reason)
+    }
+
+    /// Users with at least one connection.
+    pub fn active_users(&self) -> usize {
+        self.inner.registry.active_users()
+    }
+
+    /// Open connections, all users' together.
+    pub fn connections(&self) -> usize {
+        self.inner.connections.load(Ordering::Relaxed)
+    }
+
+    /// Open connections of one user.
+    pub fn user_connections(&self, user: &UserId) -> usize {
+        self.inner.user_connections(user)
+    }
+
+    /// Closes every connection with 3001 over `drain.spread`, flushes, and resolves when all
+    /// sockets are gone, or after `drain.timeout`. Publishing ends at once with `Closed`.
+    ///
+    /// Returns the sockets that were still open.
+    pub async fn drain(&self) -> usize {
+        let inner = &self.inner;
+        let deadline = Instant::now() + inner.config.drain.timeout;
+        inner.advance(Phase::Draining);
+        let drained = async {
+            loop {
+                let none_left = inner.drained.notified();
+                if inner.sockets.load(Ordering::Acquire) == 0 {
+                    break;
+                }
+                none_left.await;
+            }
+        };
+        let _ = tokio::time::timeout_at(deadline.into(), drained).await;
+        inner.sockets.load(Ordering::Acquire)
+    }
+}
+
+/// Why a hub did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The configuration breaks a bound.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The system gave no thread or reactor for a shard.
+    #[error("cannot start a shard: {0}; try fewer with server.shards")]
+    Shard(#[from] io::Error),
+}
+
+/// What hub, shards and server share.
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) config: Config,
+    pub(crate) ring: Ring,
+    pub(crate) registry: Registry,
+    pub(crate) crowd: Crowd,
+    pub(crate) shards: Box<[ShardHandle]>,
+    pub(crate) stats: HubStats,
+    pub(crate) connections: AtomicUsize,
+    /// Open sockets, those still in the handshake and those that close among them.
+    pub(crate) sockets: AtomicUsize,
+    pub(crate) max_sockets: usize,
+    pub(crate) drained: Notify,
+    pub(crate) started: Instant,
+    pub(crate) verifier: Verifier,
+    /// Tells this run of this node apart from others.
+    pub(crate) uid: String,
+    /// The host's name.
+    pub(crate) name: String,
+    phase: watch::Sender<Phase>,
+    is_probing: AtomicBool,
+}
+
+/// How far a hub's life has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Phase {
+    Open,
+    Draining,
+    Stopped,
+}
+
+/// A shard as other threads see it.
+#[derive(Debug)]
+pub(crate) struct ShardHandle {
+    inbox: ArrayQueue<Command>,
+    arrived: Notify,
+    pub(crate) sockets: AtomicUsize,
+    pub(crate) stats: ShardStats,
+}
+
+impl ShardHandle {
+    /// Leaves a command in the inbox, or gives it back when that is full.
+    pub(crate) fn send(&self, command: Command) -> Result<(), Command> {
+        self.inbox.push(command)?;
+        self.arrived.notify_one();
+        Ok(())
+    }
+
+    /// The next command; for the shard alone.
+    pub(crate) async fn receive(&self) -> Command {
+        loop {
+            if let Some(command) = self.inbox.pop() {
+                return command;
+            }
+            self.arrived.notified().await;
+        }
+    }
+}
+
+impl Inner {
+    fn new(config: Config) -> Self {
+        let shard = || ShardHandle {
+            inbox: ArrayQueue::new(config.limits.inbox),
+            arrived: Notify::new(),
+            sockets: AtomicUsize::new(0),
+            stats: ShardStats::default(),
+        };
+        Self {
+            ring: Ring::new(config.limits.ring_messages, config.limits.ring_bytes),
+            registry: Registry::new(config.chat.linger()),
+            crowd: Crowd::new(&config.chat),
+            shards: std::iter::repeat_with(shard).take(config.server.shards).collect(),
+            stats: HubStats::default(),
+            connections: AtomicUsize::new(0),
+            sockets: AtomicUsize::new(0),
+            max_sockets: config.limits.connections.unwrap_or_else(descriptors_to_spare),
+            drained: Notify::new(),
+            started: Instant::now(),
+            verifier: Verifier::new(&config.auth),
+            uid: format!("{:016x}", RandomState::new().hash_one(std::process::id())),
+            name: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            phase: watch::Sender::new(Phase::Open),
+            is_probing: AtomicBool::new(false),
+            config,
+        }
+    }
+
+    pub(crate) fn broadcast(&self, message: &Message) -> Result<usize, PublishError> {
+        let admitted = self.fits(message).and_then(|()| self.publish(message, None));
+        admitted.map_err(|error| self.stats.refuse(error))
+    }
+
+    /// A broadcast whose refusal is not yet the last word, so not counted, and whose size was
+    /// judged before it was wrapped. A connection counts it against its share of the ring.
+    pub(crate) fn publish(
+        &self,
+        message: &Message,
+        share: Option<&Arc<Share>>,
+    ) -> Result<usize, PublishError> {
+        self.admit(message.len(), share, || {
+            let load = Load::Broadcast(message.frame().clone());
+            Some((self.connections.load(Ordering::SeqCst), load))
+        })
+    }
+
+    pub(crate) fn send_to_user(
+        &self,
+        user: &UserId,
+        message: &Message,
+    ) -> Result<usize, PublishError> {
+        let unicast = || {
+            let targets = self.registry.targets(user)?;
+            Some((targets.as_slice().len(), Load::Unicast(targets, message.frame().clone())))
+        };
+        let admitted = self.fits(message).and_then(|()| self.admit(message.len(), None, unicast));
+        admitted.map_err(|error| self.stats.refuse(error))
+    }
+
+    pub(crate) fn disconnect_user(
+        &self,
+        user: &UserId,
+        reason: CloseReason,
+    ) -> Result<usize, PublishError> {
+        let admitted = self.admit(0, None, || {
+            let targets = self.registry.targets(user)?;
+            Some((targets.as_slice().len(), Load::Close(targets, reason)))
+        });
+        admitted.map_err(|error| self.stats.refuse(error))
+    }
+
+    pub(crate) fn user_connections(&self, user: &UserId) -> usize {
+        self.registry.targets(user).map_or(0, |targets| targets.as_slice().len())
+    }
+
+    /// The shards, those with the fewest sockets first.
+    pub(crate) fn shards_by_load(&self) -> impl Iterator<Item = usize> + use<> {
+        let load = |index: &usize| self.shards[*index].sockets.load(Ordering::Relaxed);
+        let mut shards: Vec<_> = (0..self.shards.len()).collect();
+        shards.sort_by_key(load);
+        shards.into_iter()
+    }
+
+    /// Sends a probe through the ring and resolves once every shard's pump has seen it: true, or
+    /// false after `patience`.
+    pub(crate) async fn probe(&self, patience: Duration) -> bool {
+        let turn = async {
+            // One probe at a time: a flood of questions must not fill the ring.
+            while self.is_probing.swap(true, Ordering::AcqRel) {
+                tokio::time::sleep(PROBE_RETRY).await;
+            }
+            let _release = ReleaseOnDrop(&self.is_probing);
+            let mut freed = self.ring.freed();
+            let reservation = loop {
+                match self.ring.reserve(0, None) {
+                    Some(reservation) => break reservation,
+                    None => freed.wait().await,
+                }
+            };
+            let probe = Arc::new(Probe::new(self.shards.len()));
+            self.ring.send(reservation, Load::Probe(probe.clone()));
+            probe.complete().await;
+        };
+        tokio::time::timeout(patience, turn).await.is_ok()
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        *self.phase.borrow()
+    }
+
+    /// Resolves once the hub drains.
+    pub(crate) fn draining(&self) -> impl Future<Output = ()> + use<> {
+        let mut phase = self.phase.subscribe();
+        async move {
+            // The sender lives as long as any shard that could wait here.
+            let _ = phase.wait_for(|phase| *phase >= Phase::Draining).await;
+        }
+    }
+
+    /// Resolves once the hub is stopped.
+    pub(crate) fn stopped(&self) -> impl Future<Output = ()> + use<> {
+        let mut phase = self.phase.subscribe();
+        async move {
+            let _ = phase.wait_for(|phase| *phase >= Phase::Stopped).await;
+        }
+    }
+
+    fn advance(&self, to: Phase) {
+        self.phase.send_if_modified(|phase| {
+            let advances = *phase < to;
+            *phase = to.max(*phase);
+            advances
+        });
+    }
+
+    fn fits(&self, message: &Message) -> Result<(), PublishError> {
+        let (size, max) = (message.len(), self.config.limits.message_bytes);
+        if size > max { Err(PublishError::TooLarge { size, max }) } else { Ok(()) }
+    }
+
+    /// The way of every publish: room, then encoding and the ring. `load` runs once room
+    /// is reserved; without anyone to reach the room is given back.
+    fn admit(
+        &self,
+        size: usize,
+        share: Option<&Arc<Share>>,
+        load: impl FnOnce() -> Option<(usize, Load)>,
+    ) -> Result<usize, PublishError> {
+        if self.phase() != Phase::Open {
+            return Err(PublishError::Closed);
+        }
+        let Some(reservation) = self.ring.reserve(size, share) else {
+            return Err(PublishError::Overloaded);
+        };
+        let Some((reach, load)) = load() else { return Ok(0) };
+        self.stats.admit(&load);
+        self.ring.send(reservation, load);
+        Ok(reach)
+    }
+}
+
+#[derive(Debug)]
+struct StopOnDrop(Arc<Inner>);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.advance(Phase::Stopped);
+    }
+}
+
+struct ReleaseOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for ReleaseOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
+/// Sockets that the descriptor limit allows, less those that the process needs otherwise.
+fn descriptors_to_spare() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let limit = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    limit.saturating_sub(DESCRIPTORS_KEPT).max(1)
+}
+
+/// Descriptors kept for listeners, reactors, logs and configuration.
+const DESCRIPTORS_KEPT: usize = 64;
+
+/// Time between looks at whether another probe is done.
+const PROBE_RETRY: Duration = Duration::from_millis(10);

@@ -1,0 +1,75 @@
+//! What the benches see of the engine's inside. No part of the API: it may change at any time.
+
+use std::rc::Rc;
+
+use crate::connection::{Connection, Connections, Life};
+use crate::message::Message;
+use crate::outbox::Budget;
+use crate::pump::{Batch, Turn};
+pub use crate::registry::{ConnectionId, Duty, Presence, Registry, Targets};
+use crate::ring::{Load, Receiver, Ring};
+use crate::user::Identity;
+
+/// A shard without sockets, from publish to outboxes.
+#[derive(Debug)]
+pub struct FanOut {
+    ring: Ring,
+    receiver: Receiver,
+    connections: Connections,
+    budget: Rc<Budget>,
+    batch: Batch,
+}
+
+impl FanOut {
+    /// As many connections, all of the same identity.
+    pub fn new(connections: usize, identity: &Identity) -> Self {
+        let ring = Ring::new(1 << 16, 1 << 30);
+        let receiver = ring.subscribe();
+        let slab = Connections::default();
+        for _ in 0..connections {
+            slab.insert(0, |id| Connection::new(id, identity.clone(), 0, Life::default()));
+        }
+        Self { ring, receiver, connections: slab, budget: Rc::default(), batch: Batch::default() }
+    }
+
+    /// Admits one broadcast; false without room.
+    pub fn publish(&self, message: &Message) -> bool {
+        let Some(reservation) = self.ring.reserve(message.len(), None) else { return false };
+        self.ring.send(reservation, Load::Broadcast(message.frame().clone()));
+        true
+    }
+
+    /// One pump turn over all that was published; returns the deliveries.
+    pub fn turn(&mut self) -> u64 {
+        while let Some(entry) = self.receiver.try_recv() {
+            self.batch.take(entry);
+        }
+        let Self { connections, budget, batch, .. } = self;
+        let turn = Turn { shard: 0, connections, budget, max_bytes: usize::MAX, now: 1 };
+        let deliveries = turn.deliver(batch).deliveries;
+        batch.clear();
+        deliveries
+    }
+
+    /// Empties every outbox as its writer would; returns the bytes.
+    pub fn drain(&self) -> usize {
+        let drain = |connection: &Rc<Connection>| {
+            let mut outbox = connection.outbox.borrow_mut();
+            let mut bytes = 0;
+            while !outbox.is_empty() {
+                let length = outbox.front().len();
+                outbox.advance(length);
+                bytes += length;
+            }
+            bytes
+        };
+        self.connections.slots().iter().map(|(_, connection)| drain(connection)).sum()
+    }
+}
+
+impl ConnectionId {
+    /// A name for a connection that exists in a bench alone.
+    pub fn fake(slot: u32) -> Self {
+        Self { shard: 0, slot, generation: slot }
+    }
+}

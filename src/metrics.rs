@@ -1,0 +1,276 @@
+//! Counters, and their Prometheus text.
+//!
+//! What a shard counts it alone writes, so counting costs a load and a store; readers add the
+//! shards up at each scrape.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crossbeam::utils::CachePadded;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet, prometheus_text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Registry;
+
+use crate::error::PublishError;
+use crate::hub::Inner;
+use crate::ring::Load;
+
+/// Everything as Prometheus text, format 0.0.4.
+pub(crate) fn exposition(hub: &Arc<Inner>) -> String {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Scrape(hub.clone())));
+    let mut text = String::new();
+    // Writing to a string does not fail.
+    let _ = prometheus_text::encode(&mut text, &registry);
+    text
+}
+
+/// What publishers and handshakes count, from any thread.
+#[derive(Debug, Default)]
+pub(crate) struct HubStats {
+    broadcasts: Count,
+    unicasts: Count,
+    disconnects: Count,
+    closed: Count,
+    overloaded: Count,
+    too_large: Count,
+    failed_handshakes: Mutex<BTreeMap<&'static str, u64>>,
+}
+
+impl HubStats {
+    pub(crate) fn admit(&self, load: &Load) {
+        match load {
+            Load::Broadcast(_) => self.broadcasts.increment(),
+            Load::Close(..) => self.disconnects.increment(),
+            Load::Unicast(..) => self.unicasts.increment(),
+            Load::Probe(_) => {}
+        }
+    }
+
+    /// Counts a refusal and hands it on.
+    pub(crate) fn refuse(&self, error: PublishError) -> PublishError {
+        match error {
+            PublishError::Closed => self.closed.increment(),
+            PublishError::Overloaded => self.overloaded.increment(),
+            PublishError::TooLarge { .. } => self.too_large.increment(),
+        }
+        error
+    }
+
+    pub(crate) fn fail_handshake(&self, reason: &'static str) {
+        *locked(&self.failed_handshakes).entry(reason).or_default() += 1;
+    }
+
+    /// Publishes admitted, of every kind.
+    pub(crate) fn publishes(&self) -> u64 {
+        self.broadcasts.get() + self.unicasts.get()
+    }
+}
+
+/// What one shard counts, from its own thread.
+#[derive(Debug, Default)]
+pub(crate) struct ShardStats {
+    hot: CachePadded<Hot>,
+    lag: Lag,
+    received: Count,
+    dropped: Count,
+    stale: Count,
+    outbox_bytes: Count,
+    closes: Mutex<BTreeMap<u16, u64>>,
+}
+
+#[derive(Debug, Default)]
+struct Hot {
+    deliveries: Count,
+    writes: Count,
+    written: Count,
+}
+
+impl ShardStats {
+    pub(crate) fn delivered(&self, deliveries: u64, stale: u64) {
+        self.hot.deliveries.add(deliveries);
+        self.stale.add(stale);
+    }
+
+    pub(crate) fn wrote(&self, bytes: usize) {
+        self.hot.writes.add(1);
+        self.hot.written.add(bytes as u64);
+    }
+
+    pub(crate) fn received(&self) {
+        self.received.add(1);
+    }
+
+    pub(crate) fn closed(&self, code: u16) {
+        *locked(&self.closes).entry(code).or_default() += 1;
+    }
+
+    pub(crate) fn dropped(&self, frames: usize) {
+        self.dropped.add(frames as u64);
+    }
+
+    pub(crate) fn lagged(&self, lag: Duration) {
+        self.lag.observe(lag);
+    }
+
+    pub(crate) fn holds(&self, outbox_bytes: usize) {
+        self.outbox_bytes.0.store(outbox_bytes as u64, Ordering::Relaxed);
+    }
+}
+
+/// A counter.
+#[derive(Debug, Default)]
+struct Count(AtomicU64);
+
+impl Count {
+    /// Adds from the only thread that writes.
+    fn add(&self, count: u64) {
+        self.0.store(self.get() + count, Ordering::Relaxed);
+    }
+
+    /// Adds from any thread.
+    fn increment(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// How long the oldest publish of each pump turn waited in the ring.
+#[derive(Debug, Default)]
+struct Lag {
+    buckets: [Count; LAG_BOUNDS.len() + 1],
+    nanoseconds: Count,
+}
+
+impl Lag {
+    fn observe(&self, lag: Duration) {
+        let bucket = LAG_BOUNDS.partition_point(|bound| *bound < lag.as_secs_f64());
+        self.buckets[bucket].add(1);
+        self.nanoseconds.add(lag.as_nanos() as u64);
+    }
+}
+
+#[derive(Debug)]
+struct Scrape(Arc<Inner>);
+
+impl Collector for Scrape {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let hub = &self.0;
+        let mut out = Exposition(encoder);
+        out.gauge("connections", "Open connections", hub.connections.load(Ordering::Relaxed))?;
+        out.gauge("sockets", "Open sockets", hub.sockets.load(Ordering::Relaxed))?;
+        out.gauge("users", "Users with a connection", hub.registry.active_users())?;
+        out.gauge("users_present", "Users present", hub.registry.present_users())?;
+        out.gauge("ring_entries", "Publishes in the ring", hub.ring.taken().0 as usize)?;
+        out.gauge("ring_bytes", "Bytes reserved in the ring", hub.ring.taken().1 as usize)?;
+        self.publishes(&mut out)?;
+        self.shards(&mut out)
+    }
+}
+
+impl Scrape {
+    fn publishes(&self, out: &mut Exposition<'_>) -> fmt::Result {
+        let stats = &self.0.stats;
+        let publishes = [
+            ("broadcast", stats.broadcasts.get()),
+            ("unicast", stats.unicasts.get()),
+            ("disconnect", stats.disconnects.get()),
+        ];
+        out.family("publishes", "Publishes admitted, by kind", "kind", publishes)?;
+        let refusals = [
+            ("closed", stats.closed.get()),
+            ("overloaded", stats.overloaded.get()),
+            ("too_large", stats.too_large.get()),
+        ];
+        out.family("refusals", "Publishes refused, by reason", "reason", refusals)?;
+        let failed = locked(&stats.failed_handshakes).clone();
+        let help = "Handshakes that failed, by reason";
+        out.family("handshake_failures", help, "reason", failed)
+    }
+
+    fn shards(&self, out: &mut Exposition<'_>) -> fmt::Result {
+        let all = || self.0.shards.iter().map(|shard| &shard.stats);
+        let sum = |count: fn(&ShardStats) -> &Count| all().map(|stats| count(stats).get()).sum();
+        let help = "Frames put into outboxes";
+        out.counter("deliveries", help, sum(|stats| &stats.hot.deliveries))?;
+        let help = "Frames dropped from outboxes at eviction or loss";
+        out.counter("dropped", help, sum(|stats| &stats.dropped))?;
+        let help = "Unicasts and disconnects whose connection was gone";
+        out.counter("stale", help, sum(|stats| &stats.stale))?;
+        out.counter("received", "Messages received", sum(|stats| &stats.received))?;
+        out.counter("writes", "Writes to sockets", sum(|stats| &stats.hot.writes))?;
+        let help = "Bytes written to sockets";
+        out.counter("written_bytes", help, sum(|stats| &stats.hot.written))?;
+        let held: u64 = sum(|stats| &stats.outbox_bytes);
+        let help = "Bytes held by bursts in outboxes and by partial messages";
+        out.gauge("outbox_bytes", help, held as usize)?;
+        let mut closes = BTreeMap::new();
+        for (code, count) in all().flat_map(|stats| locked(&stats.closes).clone()) {
+            *closes.entry(code.to_string()).or_default() += count;
+        }
+        out.family("closes", "Connections closed, by code", "code", closes)?;
+        self.lag(out)
+    }
+
+    fn lag(&self, out: &mut Exposition<'_>) -> fmt::Result {
+        let lags = || self.0.shards.iter().map(|shard| &shard.stats.lag);
+        let bounds = LAG_BOUNDS.into_iter().chain([f64::INFINITY]).enumerate();
+        let bucket = |index: usize| lags().map(|lag| lag.buckets[index].get()).sum();
+        let buckets: Vec<(f64, u64)> = bounds.map(|(i, bound)| (bound, bucket(i))).collect();
+        let seconds = lags().map(|lag| lag.nanoseconds.get()).sum::<u64>() as f64 / 1e9;
+        let count = buckets.iter().map(|(_, count)| count).sum();
+        let help = "Time from admission to outboxes of each pump turn's oldest publish";
+        let name = format!("{PREFIX}lag_seconds");
+        let mut metric = out.0.encode_descriptor(&name, help, None, MetricType::Histogram)?;
+        metric.encode_histogram::<NoLabelSet>(seconds, count, &buckets, None)
+    }
+}
+
+/// Writes families under the common prefix.
+struct Exposition<'a>(DescriptorEncoder<'a>);
+
+impl Exposition<'_> {
+    fn gauge(&mut self, name: &str, help: &str, value: usize) -> fmt::Result {
+        let name = format!("{PREFIX}{name}");
+        self.0.encode_descriptor(&name, help, None, MetricType::Gauge)?.encode_gauge(&value)
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        let name = format!("{PREFIX}{name}");
+        let mut metric = self.0.encode_descriptor(&name, help, None, MetricType::Counter)?;
+        metric.encode_counter::<NoLabelSet, _, f64>(&value, None)
+    }
+
+    fn family<L: AsRef<str>>(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &str,
+        values: impl IntoIterator<Item = (L, u64)>,
+    ) -> fmt::Result {
+        let name = format!("{PREFIX}{name}");
+        let mut metric = self.0.encode_descriptor(&name, help, None, MetricType::Counter)?;
+        for (value, count) in values {
+            let labels = [(label, value.as_ref())];
+            metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, f64>(&count, None)?;
+        }
+        Ok(())
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // A count is whole whatever panicked beside it.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+const PREFIX: &str = "fanfare_";
+
+/// Upper bounds of the lag's buckets, in seconds: from an idle shard's to one in distress.
+const LAG_BOUNDS: [f64; 9] = [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 5.0];

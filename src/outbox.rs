@@ -1,0 +1,634 @@
+//! HOT. A connection's bounded queue of bytes for its socket.
+//!
+//! # Cost
+//!
+//! Per subscriber and burst, [`Outbox::push`]: one comparison, one non-atomic refcount, one
+//! append, and a wake only when the writer sleeps on an empty queue. Per write,
+//! [`Outbox::slices`] and [`Outbox::advance`]: no copy, one entry popped per finished piece.
+//! Nothing allocates in the steady state.
+//!
+//! The outbox knows bytes and frame ends, not sockets, users or policy.
+
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::io::IoSlice;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+
+use crate::clock::Millis;
+use crate::ring::ENTRY_BYTES;
+
+/// Frames joined for one write; shared by every outbox of a shard.
+#[derive(Debug)]
+pub(crate) struct Burst {
+    bytes: Bytes,
+    /// Where each frame ends. Empty for a lone frame, which ends where the bytes do.
+    ends: Vec<u32>,
+    at: Millis,
+    is_ping: bool,
+    budget: Rc<Budget>,
+}
+
+impl Burst {
+    /// A burst of several frames that end where `ends` says; the last end is the length.
+    pub(crate) fn joined(
+        bytes: Vec<u8>,
+        ends: Vec<u32>,
+        at: Millis,
+        budget: &Rc<Budget>,
+    ) -> Rc<Self> {
+        debug_assert_eq!(ends.last().map(|end| *end as usize), Some(bytes.len()));
+        Self::new(bytes.into(), ends, at, false, budget)
+    }
+
+    /// A burst of one frame, which is not copied.
+    pub(crate) fn lone(frame: Bytes, at: Millis, budget: &Rc<Budget>) -> Rc<Self> {
+        Self::new(frame, Vec::new(), at, false, budget)
+    }
+
+    /// A lone Ping frame, whose way into the kernel [`Outbox::advance`] reports.
+    pub(crate) fn ping(frame: Bytes, at: Millis, budget: &Rc<Budget>) -> Rc<Self> {
+        Self::new(frame, Vec::new(), at, true, budget)
+    }
+
+    /// Bytes of all frames.
+    pub(crate) fn len(&self) -> u32 {
+        self.bytes.len() as u32
+    }
+
+    /// Frames from byte `start`, itself a frame's begin.
+    pub(crate) fn frames_from(&self, start: u32) -> usize {
+        match self.ends.len() {
+            0 => usize::from(start < self.len()),
+            frames => frames - self.ends.partition_point(|end| *end <= start),
+        }
+    }
+
+    /// The begin of frame number `index`.
+    pub(crate) fn frame_start(&self, index: usize) -> u32 {
+        if index == 0 { 0 } else { self.ends[index - 1] }
+    }
+
+    fn new(
+        bytes: Bytes,
+        ends: Vec<u32>,
+        at: Millis,
+        is_ping: bool,
+        budget: &Rc<Budget>,
+    ) -> Rc<Self> {
+        budget.add(bytes.len());
+        Rc::new(Self { bytes, ends, at, is_ping, budget: budget.clone() })
+    }
+
+    /// The end of the frame that `position` lies in, or `position` itself if it is one.
+    fn frame_end(&self, position: u32) -> u32 {
+        if position == 0 {
+            return 0;
+        }
+        let index = self.ends.partition_point(|end| *end < position);
+        self.ends.get(index).copied().unwrap_or(self.len())
+    }
+}
+
+impl Drop for Burst {
+    fn drop(&mut self) {
+        self.budget.subtract(self.bytes.len());
+    }
+}
+
+/// What a shard's bursts and partial messages hold; a burst counts once, however many share it.
+#[derive(Debug, Default)]
+pub(crate) struct Budget(Cell<usize>);
+
+impl Budget {
+    /// Bytes held now.
+    pub(crate) fn used(&self) -> usize {
+        self.0.get()
+    }
+
+    /// Counts bytes that are held from now on.
+    pub(crate) fn add(&self, bytes: usize) {
+        self.0.set(self.0.get() + bytes);
+    }
+
+    /// Counts bytes that are let go.
+    pub(crate) fn subtract(&self, bytes: usize) {
+        self.0.set(self.0.get() - bytes);
+    }
+}
+
+/// What became of a push.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Push {
+    /// The outbox is closing; the frames are not taken.
+    Closing,
+    /// The bound would be passed; the frames are not taken: a slow consumer.
+    Full,
+    /// The frames wait for the writer.
+    Queued,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    pieces: VecDeque<Piece>,
+    /// Pieces at the front that a control frame must stay behind: the rest of a frame in flight,
+    /// and earlier control frames.
+    ahead: usize,
+    /// Bytes that wait, and [`ENTRY_BYTES`] for each piece.
+    held: usize,
+    is_closing: bool,
+    /// Whether the writer sleeps until there is something to write.
+    is_awaited: bool,
+    writer: Option<Waker>,
+}
+
+/// Part of a burst.
+#[derive(Debug)]
+struct Piece {
+    burst: Rc<Burst>,
+    start: u32,
+    end: u32,
+}
+
+impl Piece {
+    fn bytes(&self) -> &[u8] {
+        &self.burst.bytes[self.start as usize..self.end as usize]
+    }
+
+    fn cost(&self) -> usize {
+        (self.end - self.start) as usize + ENTRY_BYTES
+    }
+
+    fn frames(&self) -> usize {
+        self.burst.frames_from(self.start) - self.burst.frames_from(self.end)
+    }
+}
+
+impl Outbox {
+    /// Queues a burst from byte `start`, a frame's begin, to byte `end`, a frame's end. An empty
+    /// outbox takes any burst, so that the bound never makes a single burst undeliverable.
+    pub(crate) fn push(
+        &mut self,
+        burst: &Rc<Burst>,
+        start: u32,
+        end: u32,
+        max_bytes: usize,
+    ) -> Push {
+        if self.is_closing {
+            return Push::Closing;
+        }
+        let piece = Piece { burst: burst.clone(), start, end };
+        let held = self.held + piece.cost();
+        if held > max_bytes && !self.pieces.is_empty() {
+            return Push::Full;
+        }
+        self.held = held;
+        self.pieces.push_back(piece);
+        self.wake_idle_writer();
+        Push::Queued
+    }
+
+    /// Queues a control frame ahead of the bursts that wait, at the next frame end. While as many
+    /// as [`CONTROL_MAX`] wait the frame is dropped: RFC 6455 section 5.5.3 lets a Pong stand for
+    /// the Pings before it, and a Ping that waits makes another pointless.
+    pub(crate) fn push_control(&mut self, burst: &Rc<Burst>) -> Push {
+        if self.is_closing {
+            return Push::Closing;
+        }
+        self.split_frame_in_flight();
+        if self.ahead >= CONTROL_MAX {
+            return Push::Full;
+        }
+        let piece = Piece { burst: burst.clone(), start: 0, end: burst.len() };
+        self.held += piece.cost();
+        self.pieces.insert(self.ahead, piece);
+        self.ahead += 1;
+        self.wake_idle_writer();
+        Push::Queued
+    }
+
+    /// Queues the Close frame; nothing is taken after it. With `drop_waiting` only the frame in
+    /// flight is finished, and the number of frames dropped is returned.
+    pub(crate) fn close(&mut self, burst: &Rc<Burst>, drop_waiting: bool) -> usize {
+        let mut dropped = 0;
+        if drop_waiting {
+            self.split_frame_in_flight();
+            let mut waiting = std::mem::take(&mut self.pieces);
+            if waiting.front().is_some_and(|piece| !starts_a_frame(piece)) {
+                // A copy of the rest lets go of the burst, which may be large.
+                self.pieces.extend(waiting.pop_front().map(|piece| detach(&piece)));
+            }
+            dropped = waiting.iter().map(Piece::frames).sum();
+        }
+        self.pieces.push_back(Piece { burst: burst.clone(), start: 0, end: burst.len() });
+        self.held = self.pieces.iter().map(Piece::cost).sum();
+        self.ahead = 0;
+        self.is_closing = true;
+        self.wake();
+        dropped
+    }
+
+    /// Drops everything at once, for a socket that is gone; returns the frames dropped.
+    pub(crate) fn abandon(&mut self) -> usize {
+        let dropped = std::mem::take(&mut self.pieces).iter().map(Piece::frames).sum();
+        (self.held, self.ahead) = (0, 0);
+        self.is_closing = true;
+        self.wake();
+        dropped
+    }
+
+    /// Bytes held, each piece counting [`ENTRY_BYTES`] more.
+    pub(crate) fn held(&self) -> usize {
+        self.held
+    }
+
+    /// Whether nothing waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
+    /// Whether the Close frame was queued.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.is_closing
+    }
+
+    /// When the oldest bytes were queued.
+    pub(crate) fn oldest(&self) -> Option<Millis> {
+        let front = self.pieces.front()?.burst.at;
+        let waiting = self.pieces.get(self.ahead).map_or(front, |piece| piece.burst.at);
+        Some(front.min(waiting))
+    }
+
+    /// Resolves when there is something to write, or nothing will ever be again.
+    pub(crate) fn poll_filled(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.is_awaited = self.pieces.is_empty() && !self.is_closing;
+        if !self.is_awaited {
+            return Poll::Ready(());
+        }
+        self.register(context);
+        Poll::Pending
+    }
+
+    /// Has a close wake this task, while it waits for something else.
+    pub(crate) fn register(&mut self, context: &mut Context<'_>) {
+        match &mut self.writer {
+            Some(writer) => writer.clone_from(context.waker()),
+            None => self.writer = Some(context.waker().clone()),
+        }
+    }
+
+    /// The bytes that wait, in order, as many pieces as `slices` holds.
+    pub(crate) fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        let filled = slices.iter_mut().zip(&self.pieces);
+        filled.map(|(slice, piece)| *slice = IoSlice::new(piece.bytes())).count()
+    }
+
+    /// The first bytes that wait.
+    pub(crate) fn front(&self) -> &[u8] {
+        self.pieces.front().map_or(&[], Piece::bytes)
+    }
+
+    /// How many pieces wait.
+    pub(crate) fn pieces(&self) -> usize {
+        self.pieces.len()
+    }
+
+    /// Lets go of what the kernel took; says whether a whole Ping was among it.
+    pub(crate) fn advance(&mut self, mut written: usize) -> bool {
+        let mut pinged = false;
+        self.held -= written;
+        while let Some(piece) = self.pieces.front_mut() {
+            let length = (piece.end - piece.start) as usize;
+            if written < length {
+                piece.start += written as u32;
+                break;
+            }
+            written -= length;
+            pinged |= piece.burst.is_ping;
+            self.held -= ENTRY_BYTES;
+            self.ahead = self.ahead.saturating_sub(1);
+            self.pieces.pop_front();
+        }
+        if self.pieces.is_empty() && self.pieces.capacity() > IDLE_CAPACITY_MAX {
+            self.pieces = VecDeque::new();
+        }
+        pinged
+    }
+
+    /// Makes the rest of a frame that is partly written a piece of its own, ahead of all else.
+    fn split_frame_in_flight(&mut self) {
+        if self.ahead > 0 {
+            return;
+        }
+        let Some(piece) = self.pieces.front_mut() else { return };
+        let frame_end = piece.burst.frame_end(piece.start);
+        if frame_end == piece.start {
+            return;
+        }
+        self.ahead = 1;
+        if frame_end < piece.end {
+            let rest = Piece { burst: piece.burst.clone(), start: piece.start, end: frame_end };
+            piece.start = frame_end;
+            self.pieces.push_front(rest);
+            self.held += ENTRY_BYTES;
+        }
+    }
+
+    fn wake_idle_writer(&mut self) {
+        if self.is_awaited {
+            self.wake();
+        }
+    }
+
+    fn wake(&mut self) {
+        self.is_awaited = false;
+        if let Some(writer) = &self.writer {
+            writer.wake_by_ref();
+        }
+    }
+}
+
+fn starts_a_frame(piece: &Piece) -> bool {
+    piece.burst.frame_end(piece.start) == piece.start
+}
+
+fn detach(piece: &Piece) -> Piece {
+    let Burst { at, budget, .. } = &*piece.burst;
+    let burst = Burst::lone(Bytes::copy_from_slice(piece.bytes()), *at, budget);
+    Piece { start: 0, end: burst.len(), burst }
+}
+
+/// Control frames that may wait in one outbox: some for each kind, and no flood of Pongs for a
+/// peer that sends Pings and does not read.
+pub(crate) const CONTROL_MAX: usize = 64;
+
+/// Pieces for which an empty outbox keeps its memory: a burst or two, as an idle connection is
+/// counted on to cost little.
+const IDLE_CAPACITY_MAX: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const UNBOUNDED: usize = usize::MAX;
+
+    fn budget() -> Rc<Budget> {
+        Rc::default()
+    }
+
+    fn burst(frames: &[&str], at: Millis, budget: &Rc<Budget>) -> Rc<Burst> {
+        let mut ends = Vec::new();
+        let mut bytes = Vec::new();
+        for frame in frames {
+            bytes.extend_from_slice(frame.as_bytes());
+            ends.push(bytes.len() as u32);
+        }
+        Burst::joined(bytes, ends, at, budget)
+    }
+
+    fn lone(frame: &str, budget: &Rc<Budget>) -> Rc<Burst> {
+        Burst::lone(Bytes::copy_from_slice(frame.as_bytes()), 1, budget)
+    }
+
+    fn push(outbox: &mut Outbox, burst: &Rc<Burst>) -> Push {
+        outbox.push(burst, 0, burst.len(), UNBOUNDED)
+    }
+
+    /// Writes everything, at most `step` bytes a time.
+    fn drain(outbox: &mut Outbox, step: usize) -> String {
+        let mut written = Vec::new();
+        while !outbox.is_empty() {
+            let mut slices = [IoSlice::new(&[]); 3];
+            let count = outbox.slices(&mut slices);
+            let bytes: Vec<u8> = slices[..count].iter().flat_map(|slice| slice.to_vec()).collect();
+            let taken = bytes.len().min(step);
+            written.extend_from_slice(&bytes[..taken]);
+            outbox.advance(taken);
+        }
+        assert_eq!(outbox.held(), 0);
+        String::from_utf8(written).unwrap()
+    }
+
+    #[test]
+    fn a_full_outbox_refuses_and_an_empty_one_never_does() {
+        let budget = budget();
+        let mut outbox = Outbox::default();
+        let burst = lone("0123456789", &budget);
+        assert_eq!(outbox.push(&burst, 0, 10, 5), Push::Queued);
+        assert_eq!(outbox.push(&burst, 0, 10, 2 * (10 + 64) - 1), Push::Full);
+        assert_eq!(outbox.push(&burst, 0, 10, 2 * (10 + 64)), Push::Queued);
+        assert_eq!(outbox.held(), 148);
+    }
+
+    #[test]
+    fn control_frames_pass_waiting_bursts_but_not_each_other() {
+        let budget = budget();
+        let mut outbox = Outbox::default();
+        push(&mut outbox, &burst(&["abc", "def"], 1, &budget));
+        outbox.push_control(&lone("1", &budget));
+        outbox.push_control(&lone("2", &budget));
+        assert_eq!(drain(&mut outbox, 1), "12abcdef");
+    }
+
+    #[test]
+    fn a_control_frame_cuts_a_burst_at_the_next_frame_end() {
+        let budget = budget();
+        for (written, expected) in
+            [(0, "!abcdefghi"), (1, "bc!defghi"), (3, "!defghi"), (4, "ef!ghi"), (8, "i!")]
+        {
+            let mut outbox = Outbox::default();
+            push(&mut outbox, &burst(&["abc", "def", "ghi"], 1, &budget));
+            outbox.advance(written);
+            outbox.push_control(&lone("!", &budget));
+            assert_eq!(drain(&mut outbox, 2), expected);
+        }
+    }
+
+    #[test]
+    fn control_frames_are_bounded() {
+        let budget = budget();
+        let mut outbox = Outbox::default();
+        for _ in 0..CONTROL_MAX {
+            assert_eq!(outbox.push_control(&lone("!", &budget)), Push::Queued);
+        }
+        assert_eq!(outbox.push_control(&lone("!", &budget)), Push::Full);
+    }
+
+    #[test]
+    fn eviction_finishes_the_frame_in_flight_and_drops_the_rest() {
+        let budget = budget();
+        for (written, expected, frames_dropped) in
+            [(0, "CLOSE", 4), (1, "bcCLOSE", 3), (3, "CLOSE", 3), (4, "efCLOSE", 2)]
+        {
+            let mut outbox = Outbox::default();
+            push(&mut outbox, &burst(&["abc", "def"], 1, &budget));
+            push(&mut outbox, &burst(&["ghi", "jkl"], 2, &budget));
+            outbox.advance(written);
+            assert_eq!(outbox.close(&lone("CLOSE", &budget), true), frames_dropped);
+            assert_eq!(push(&mut outbox, &lone("late", &budget)), Push::Closing);
+            assert!(budget.used() <= 2 + 5);
+            assert_eq!(drain(&mut outbox, 2), expected);
+        }
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn an_orderly_close_comes_after_what_waits() {
+        let budget = budget();
+        let mut outbox = Outbox::default();
+        push(&mut outbox, &lone("abc", &budget));
+        outbox.advance(1);
+        assert_eq!(outbox.close(&lone("CLOSE", &budget), false), 0);
+        assert_eq!(drain(&mut outbox, 3), "bcCLOSE");
+    }
+
+    #[test]
+    fn age_is_that_of_the_oldest_bytes_wherever_they_wait() {
+        let budget = budget();
+        let mut outbox = Outbox::default();
+        assert_eq!(outbox.oldest(), None);
+        push(&mut outbox, &burst(&["abc"], 5, &budget));
+        outbox.push_control(&Burst::lone("!".into(), 9, &budget));
+        assert_eq!(outbox.oldest(), Some(5));
+        outbox.advance(1);
+        assert_eq!(outbox.oldest(), Some(5));
+    }
+
+    #[test]
+    fn a_ping_is_reported_once_the_kernel_has_all_of_it() {
+        let budget = budget();
+        let mut outbox = Outbox::default();
+        outbox.push_control(&Burst::ping("ping".into(), 1, &budget));
+        assert!(!outbox.advance(3));
+        assert!(outbox.advance(1));
+        push(&mut outbox, &lone("abc", &budget));
+        assert!(!outbox.advance(3));
+    }
+
+    #[test]
+    fn the_writer_is_woken_only_when_it_sleeps_on_an_empty_outbox() {
+        let budget = budget();
+        let (waker, wakes) = counting_waker();
+        let mut context = Context::from_waker(&waker);
+        let mut outbox = Outbox::default();
+        assert!(outbox.poll_filled(&mut context).is_pending());
+        push(&mut outbox, &lone("a", &budget));
+        push(&mut outbox, &lone("b", &budget));
+        assert_eq!(wakes.count(), 1);
+        assert!(outbox.poll_filled(&mut context).is_ready());
+        push(&mut outbox, &lone("c", &budget));
+        assert_eq!(wakes.count(), 1);
+        outbox.close(&lone("CLOSE", &budget), true);
+        assert_eq!(wakes.count(), 2);
+    }
+
+    #[test]
+    fn an_empty_outbox_keeps_little_memory() {
+        let budget = budget();
+        let mut outbox = Outbox::default();
+        for _ in 0..100 {
+            push(&mut outbox, &lone("a", &budget));
+        }
+        outbox.advance(100);
+        assert_eq!(outbox.pieces.capacity(), 0);
+    }
+
+    struct Wakes(std::sync::atomic::AtomicUsize);
+
+    impl Wakes {
+        fn count(&self) -> usize {
+            self.0.load(std::sync::atomic::Ordering::Relaxed)
+        }
+    }
+
+    impl std::task::Wake for Wakes {
+        fn wake(self: std::sync::Arc<Self>) {
+            self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+
+    fn counting_waker() -> (Waker, std::sync::Arc<Wakes>) {
+        let wakes = std::sync::Arc::new(Wakes(std::sync::atomic::AtomicUsize::new(0)));
+        (Waker::from(wakes.clone()), wakes)
+    }
+
+    #[derive(Clone, Debug)]
+    enum Operation {
+        Push(Vec<u8>),
+        Control,
+        Write(usize),
+    }
+
+    fn operation() -> impl Strategy<Value = Operation> {
+        prop_oneof![
+            prop::collection::vec(1u8..6, 1..5).prop_map(Operation::Push),
+            Just(Operation::Control),
+            (0usize..12).prop_map(Operation::Write),
+        ]
+    }
+
+    proptest! {
+        /// Against a naive model, a list of whole frames: control frames go in at the first frame
+        /// end behind earlier control frames, and the bytes that come out are those of the list.
+        #[test]
+        fn agrees_with_a_naive_model(operations in prop::collection::vec(operation(), 1..100)) {
+            let budget = budget();
+            let mut outbox = Outbox::default();
+            let mut model: Vec<(bool, Vec<u8>)> = Vec::new();
+            let (mut sent, mut expected) = (Vec::new(), Vec::new());
+            let mut in_flight = 0;
+            let mut label = 0u8;
+            for operation in operations {
+                match operation {
+                    Operation::Push(lengths) => {
+                        let (mut bytes, mut ends) = (Vec::new(), Vec::new());
+                        for length in lengths {
+                            label = label.wrapping_add(1);
+                            model.push((false, vec![label; length.into()]));
+                            bytes.extend(vec![label; length.into()]);
+                            ends.push(bytes.len() as u32);
+                        }
+                        push(&mut outbox, &Burst::joined(bytes, ends, 1, &budget));
+                    }
+                    Operation::Control => {
+                        label = label.wrapping_add(1);
+                        if outbox.push_control(&Burst::lone(vec![label; 3].into(), 1, &budget)) == Push::Full {
+                            continue;
+                        }
+                        let after_flight = usize::from(in_flight > 0);
+                        let controls = model[after_flight.min(model.len())..].iter();
+                        let index = after_flight + controls.take_while(|frame| frame.0).count();
+                        model.insert(index, (true, vec![label; 3]));
+                    }
+                    Operation::Write(bytes) => {
+                        let mut slices = [IoSlice::new(&[]); 4];
+                        let count = outbox.slices(&mut slices);
+                        let ready: Vec<u8> = slices[..count].iter().flat_map(|slice| slice.to_vec()).collect();
+                        let taken = bytes.min(ready.len());
+                        sent.extend_from_slice(&ready[..taken]);
+                        outbox.advance(taken);
+                        in_flight += taken;
+                        while model.first().is_some_and(|frame| frame.1.len() <= in_flight) {
+                            let frame = model.remove(0).1;
+                            in_flight -= frame.len();
+                            expected.extend(frame);
+                        }
+                    }
+                }
+            }
+            while !outbox.is_empty() {
+                let front = outbox.front().to_vec();
+                outbox.advance(front.len());
+                sent.extend(front);
+            }
+            expected.extend(model.into_iter().flat_map(|frame| frame.1));
+            prop_assert_eq!(sent, expected);
+            prop_assert_eq!((outbox.held(), budget.used()), (0, 0));
+        }
+    }
+}

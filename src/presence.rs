@@ -1,0 +1,167 @@
+//! Who is told of whom: users joining and leaving, or only their count in a crowd.
+//!
+//! Telling everyone of everyone costs n² deliveries in a storm of n, so above a bound the single
+//! announcements give way to a count, at most once a second.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::config::{Announce, Chat};
+use crate::error::PublishError;
+use crate::hub::Inner;
+use crate::message::Message;
+use crate::protocol::chat;
+use crate::registry::Presence;
+use crate::user::UserId;
+
+/// Whether so many users are present that they are counted rather than announced.
+#[derive(Debug)]
+pub(crate) struct Crowd {
+    announce: Announce,
+    max_announced: usize,
+    is_crowded: AtomicBool,
+    is_count_due: AtomicBool,
+    /// When the last count went out, in milliseconds of the hub's life.
+    counted: AtomicU64,
+}
+
+impl Crowd {
+    pub(crate) fn new(config: &Chat) -> Self {
+        Self {
+            announce: config.announce,
+            max_announced: config.announce_users,
+            is_crowded: AtomicBool::new(false),
+            is_count_due: AtomicBool::new(false),
+            counted: AtomicU64::new(0),
+        }
+    }
+
+    /// Whether announcing is on at all.
+    pub(crate) fn announces(&self) -> bool {
+        self.announce == Announce::User
+    }
+
+    /// Judges a new number of users present: crowded above the bound, no more below 90 % of it.
+    fn is_crowded(&self, present: usize) -> bool {
+        let was_crowded = self.is_crowded.load(Ordering::Relaxed);
+        let bound = if was_crowded { self.max_announced * 9 / 10 } else { self.max_announced + 1 };
+        let is_crowded = present >= bound;
+        self.is_crowded.store(is_crowded, Ordering::Relaxed);
+        is_crowded
+    }
+}
+
+/// One shard's users whose presence is not settled.
+#[derive(Debug, Default)]
+pub(crate) struct Unsettled {
+    /// Users who may return, in the order in which their time ends.
+    lingering: VecDeque<(Instant, UserId)>,
+    /// Users whose announcement found no room.
+    refused: Vec<UserId>,
+}
+
+impl Unsettled {
+    /// Settles a user as far as can be; true if it was announced to all just now.
+    pub(crate) fn settle(&mut self, hub: &Inner, user: &UserId) -> bool {
+        let mut announced = false;
+        loop {
+            let told = match hub.registry.settle(user, Instant::now()) {
+                Presence::Settled => return announced,
+                Presence::Lingers(until) => {
+                    self.lingering.push_back((until, user.clone()));
+                    return announced;
+                }
+                Presence::Joined(name) => hub.tell(|count| chat::joined(user, &name, count)),
+                Presence::Left(name) => hub.tell(|count| chat::left(user, &name, count)),
+            };
+            match told {
+                Told::Announced => announced = true,
+                Told::Counted => {}
+                Told::Refused => {
+                    hub.registry.retract(user);
+                    self.refused.push(user.clone());
+                    return announced;
+                }
+            }
+        }
+    }
+
+    /// Settles those whose time has come, and sends the crowd's count when it is due.
+    pub(crate) fn sweep(&mut self, hub: &Inner) {
+        let now = Instant::now();
+        for user in std::mem::take(&mut self.refused) {
+            self.settle(hub, &user);
+        }
+        while self.lingering.front().is_some_and(|(until, _)| *until <= now) {
+            if let Some((_, user)) = self.lingering.pop_front() {
+                self.settle(hub, &user);
+            }
+        }
+        hub.tell_count();
+    }
+}
+
+/// What became of an announcement.
+enum Told {
+    Announced,
+    /// The crowd's next count tells it, or nothing does.
+    Counted,
+    Refused,
+}
+
+impl Inner {
+    fn tell(&self, message: impl FnOnce(usize) -> Message) -> Told {
+        if !self.crowd.announces() {
+            return Told::Counted;
+        }
+        let present = self.registry.present_users();
+        if self.crowd.is_crowded(present) {
+            self.crowd.is_count_due.store(true, Ordering::Relaxed);
+            return Told::Counted;
+        }
+        match self.publish(&message(present), None) {
+            Err(PublishError::Overloaded) => Told::Refused,
+            // A hub that closes has no one left to tell.
+            Ok(_) | Err(_) => Told::Announced,
+        }
+    }
+
+    /// Sends the crowd's count, by whichever shard comes first and at most once a second.
+    fn tell_count(&self) {
+        let crowd = &self.crowd;
+        if !crowd.is_count_due.load(Ordering::Relaxed) {
+            return;
+        }
+        let now = self.started.elapsed().as_millis() as u64;
+        let counted = crowd.counted.load(Ordering::Relaxed);
+        let relaxed = Ordering::Relaxed;
+        if now < counted + COUNT_INTERVAL.as_millis() as u64
+            || crowd.counted.compare_exchange(counted, now, relaxed, relaxed).is_err()
+        {
+            return;
+        }
+        crowd.is_count_due.store(false, Ordering::Relaxed);
+        if self.publish(&chat::count(self.registry.present_users()), None).is_err() {
+            crowd.is_count_due.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Time between two counts of a crowd.
+const COUNT_INTERVAL: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_crowd_ends_below_nine_tenths_of_where_it_began() {
+        let crowd = Crowd::new(&Chat { announce_users: 100, ..Chat::default() });
+        for (present, crowded) in
+            [(100, false), (101, true), (100, true), (90, true), (89, false), (100, false)]
+        {
+            assert_eq!(crowd.is_crowded(present), crowded, "{present}");
+        }
+    }
+}

@@ -1,0 +1,337 @@
+//! Socket to decoder to protocol to hub.
+
+use std::future::poll_fn;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Poll, ready};
+
+use crate::clock::Millis;
+use crate::close::CloseReason;
+use crate::connection::Connection;
+use crate::error::PublishError;
+use crate::frame::{self, Decoder, Item, Opcode};
+use crate::message::Message;
+use crate::outbox::Burst;
+use crate::protocol::{Protocol, Reaction, Received, chat};
+use crate::ring::Share;
+use crate::shard::Shard;
+use crate::socket::Socket;
+
+/// The sole user of a socket's read half. At rest it owns no buffer.
+pub(crate) struct Reader {
+    socket: Rc<Socket>,
+    decoder: Decoder,
+    dialog: Dialog,
+    /// Input that a turn left over.
+    rest: Vec<u8>,
+    /// Set when the input no longer makes sense and is only discarded.
+    is_deaf: bool,
+}
+
+/// What a turn came to.
+enum Step {
+    /// The peer is gone, or has answered our Close.
+    End,
+    /// A publish waits for room in the ring.
+    Pause(Message),
+    /// All input is used up.
+    Wait,
+    /// The turn is over, not the input.
+    Yield,
+}
+
+impl Reader {
+    pub(crate) fn new(
+        shard: Rc<Shard>,
+        connection: Rc<Connection>,
+        socket: Rc<Socket>,
+        protocol: Box<dyn Protocol>,
+        early: &[u8],
+    ) -> Self {
+        let message_bytes = shard.hub.config.limits.message_bytes;
+        let decoder = Decoder::new(frame::Limits { message_bytes });
+        let dialog = Dialog { shard, connection, protocol, share: None, faults: Faults::default() };
+        Self { socket, decoder, dialog, rest: early.to_vec(), is_deaf: false }
+    }
+
+    /// Reads until the peer is gone or has said goodbye.
+    pub(crate) async fn run(mut self) {
+        loop {
+            if self.holds_in_vain() {
+                self.let_go();
+            }
+            let step = if self.rest.is_empty() {
+                if !self.readable().await {
+                    return;
+                }
+                self.read()
+            } else {
+                self.resume()
+            };
+            match step {
+                Step::End => return,
+                Step::Pause(message) => self.dialog.publish_when_there_is_room(&message).await,
+                Step::Wait => {}
+                Step::Yield => tokio::task::yield_now().await,
+            }
+        }
+    }
+
+    /// Resolves when there is something to read; false if the socket is to be let go.
+    async fn readable(&self) -> bool {
+        let connection = &self.dialog.connection;
+        poll_fn(|context| {
+            connection.register_reader(context);
+            if connection.is_cut() {
+                return Poll::Ready(false);
+            }
+            if self.holds_in_vain() {
+                return Poll::Ready(true);
+            }
+            Poll::Ready(ready!(self.socket.stream.poll_read_ready(context)).is_ok())
+        })
+        .await
+    }
+
+    fn read(&mut self) -> Step {
+        let shard = self.dialog.shard.clone();
+        let mut scratch = shard.scratch.borrow_mut();
+        match self.socket.stream.try_read(&mut scratch) {
+            Ok(0) => Step::End,
+            Ok(length) => {
+                let (used, step) = self.process(&mut scratch[..length]);
+                self.rest = scratch[used..length].to_vec();
+                match step {
+                    // A peer that fills the scratch each time is given turns like any other.
+                    Step::Wait if length == scratch.len() => Step::Yield,
+                    step => step,
+                }
+            }
+            Err(error) if is_transient(&error) => Step::Wait,
+            Err(_) => Step::End,
+        }
+    }
+
+    fn resume(&mut self) -> Step {
+        let mut input = std::mem::take(&mut self.rest);
+        let (used, step) = self.process(&mut input);
+        input.drain(..used);
+        self.rest = input;
+        step
+    }
+
+    /// Decodes and handles at most a turn's frames; returns the bytes used.
+    fn process(&mut self, input: &mut [u8]) -> (usize, Step) {
+        let length = input.len();
+        let mut input = input;
+        let mut step = Step::Yield;
+        for _ in 0..FRAMES_PER_TURN {
+            if self.is_deaf {
+                return (length, Step::Wait);
+            }
+            match self.decoder.decode(&mut input) {
+                Ok(Some(item)) => {
+                    if let Some(end) = self.dialog.handle(item) {
+                        step = end;
+                        break;
+                    }
+                }
+                Ok(None) => {
+                    step = Step::Wait;
+                    break;
+                }
+                Err(violation) => {
+                    self.dialog.close(&violation.close_reason());
+                    self.is_deaf = true;
+                }
+            }
+        }
+        self.account();
+        (length - input.len(), step)
+    }
+
+    /// Tells sweep and budget what is held of an unfinished message.
+    fn account(&self) {
+        let Dialog { shard, connection, .. } = &self.dialog;
+        let life = &connection.life;
+        let held = self.decoder.buffered();
+        shard.budget.add(held);
+        shard.budget.subtract(life.partial_bytes.replace(held));
+        match (self.decoder.is_mid_message(), life.unfinished.get()) {
+            (true, 0) => life.unfinished.set(shard.clock.now()),
+            (true, _) => {}
+            (false, _) => life.unfinished.set(0),
+        }
+    }
+
+    /// Whether the connection closes while a message is half assembled, which no one waits for.
+    fn holds_in_vain(&self) -> bool {
+        self.decoder.buffered() > 0 && self.dialog.connection.outbox.borrow().is_closing()
+    }
+
+    fn let_go(&mut self) {
+        self.decoder = Decoder::new(frame::Limits { message_bytes: 0 });
+        self.is_deaf = true;
+        self.account();
+    }
+}
+
+impl Drop for Reader {
+    /// However the reader ends, even by a panic, no dead connection stays.
+    fn drop(&mut self) {
+        let Dialog { shard, connection, .. } = &self.dialog;
+        shard.budget.subtract(connection.life.partial_bytes.take());
+        let is_closing = connection.outbox.borrow().is_closing();
+        if !is_closing {
+            shard.lose(connection, ABNORMAL);
+        }
+    }
+}
+
+/// The connection's side of the talk.
+struct Dialog {
+    shard: Rc<Shard>,
+    connection: Rc<Connection>,
+    protocol: Box<dyn Protocol>,
+    share: Option<Arc<Share>>,
+    faults: Faults,
+}
+
+impl Dialog {
+    /// Handles one item; a step ends the turn.
+    fn handle(&mut self, item: Item<'_>) -> Option<Step> {
+        let is_closing = self.connection.outbox.borrow().is_closing();
+        if is_closing {
+            // After our Close only the peer's means anything.
+            return matches!(item, Item::Close(_)).then_some(Step::End);
+        }
+        self.connection.life.heard.set(self.shard.clock.now());
+        let reaction = match item {
+            Item::Text(text) => self.receive(Received::Text(&text)),
+            Item::Binary(payload) => self.receive(Received::Binary(&payload)),
+            Item::Ping(payload) => {
+                self.pong(&payload);
+                return None;
+            }
+            Item::Close(code) => {
+                self.shard.answer_close(&self.connection, code);
+                return Some(Step::End);
+            }
+            Item::Fragment | Item::Pong => return None,
+        };
+        match reaction {
+            Reaction::Broadcast(message) => return self.publish(message),
+            Reaction::Close(reason) => self.close(&reason),
+            Reaction::Ignore => {}
+            Reaction::Refuse(message) => self.refuse(&message),
+            Reaction::Reply(message) => self.shard.reply(&self.connection, &message),
+        }
+        None
+    }
+
+    fn receive(&mut self, message: Received<'_>) -> Reaction {
+        self.connection.life.unfinished.set(0);
+        self.shard.stats().received();
+        self.protocol.receive(message)
+    }
+
+    fn publish(&mut self, message: Message) -> Option<Step> {
+        let share = self.share.get_or_insert_default();
+        match self.shard.hub.publish(&message, Some(share)) {
+            Err(PublishError::Overloaded) => Some(Step::Pause(message)),
+            // A hub that closes tells its peers by the close itself.
+            Ok(_) | Err(_) => None,
+        }
+    }
+
+    /// Reads no further until the ring has room, for a time; then the publish is refused.
+    async fn publish_when_there_is_room(&mut self, message: &Message) {
+        let share = self.share.get_or_insert_default().clone();
+        let hub = self.shard.hub.clone();
+        let life = &self.connection.life;
+        life.is_paused.set(true);
+        let admitted = async {
+            let mut freed = hub.ring.freed();
+            while hub.publish(message, Some(&share)) == Err(PublishError::Overloaded) {
+                freed.wait().await;
+            }
+        };
+        let patience = hub.config.limits.publish_wait;
+        let waited = tokio::time::timeout(patience, admitted).await;
+        life.is_paused.set(false);
+        life.heard.set(self.shard.clock.now());
+        if waited.is_err() {
+            hub.stats.refuse(PublishError::Overloaded);
+            self.refuse(&chat::overloaded());
+        }
+    }
+
+    fn refuse(&mut self, message: &Message) {
+        self.shard.reply(&self.connection, message);
+        if self.faults.is_one_too_many(self.shard.clock.now()) {
+            self.close(&CloseReason::TOO_MANY_ERRORS);
+        }
+    }
+
+    fn pong(&self, payload: &[u8]) {
+        let Shard { clock, budget, .. } = &*self.shard;
+        let pong = Burst::lone(frame::encode(Opcode::Pong, payload), clock.now(), budget);
+        // When as many control frames wait as may, this Ping shares the Pong of a later one.
+        let _ = self.connection.outbox.borrow_mut().push_control(&pong);
+    }
+
+    fn close(&self, reason: &CloseReason) {
+        self.shard.close(&self.connection, reason);
+    }
+}
+
+/// How many errors a peer made lately.
+#[derive(Debug, Default)]
+struct Faults {
+    since: Millis,
+    count: u32,
+}
+
+impl Faults {
+    fn is_one_too_many(&mut self, now: Millis) -> bool {
+        if now.saturating_sub(self.since) > FAULT_WINDOW {
+            *self = Self { since: now, count: 0 };
+        }
+        self.count += 1;
+        self.count >= FAULTS_MAX
+    }
+}
+
+fn is_transient(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}
+
+/// Bytes of one read: a turn's, as no socket may keep its shard from the others.
+pub(crate) const SCRATCH_BYTES: usize = 64 << 10;
+
+/// Frames of one turn, for the same reason.
+const FRAMES_PER_TURN: usize = 256;
+
+/// Stands in the metrics for a peer that went without a Close (RFC 6455 section 7.1.5).
+const ABNORMAL: u16 = 1006;
+
+/// Errors within [`FAULT_WINDOW`] that close a connection.
+const FAULTS_MAX: u32 = 10;
+
+/// Milliseconds over which errors are counted together.
+const FAULT_WINDOW: Millis = 10_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tenth_fault_within_ten_seconds_is_one_too_many() {
+        let mut faults = Faults::default();
+        assert!((1..10).all(|i| !faults.is_one_too_many(i * 1_000)));
+        assert!(faults.is_one_too_many(9_999));
+        let mut slow = Faults::default();
+        assert!((1..100).all(|i| !slow.is_one_too_many(i * 1_200)));
+    }
+}

@@ -1,0 +1,360 @@
+//! The way from publishers to shards: admission, then one broadcast ring that everything rides.
+//!
+//! A publish reserves its place, in entries and bytes, before anything else happens to it. The
+//! reservation travels with the entry and is given back when the slowest shard has let go of it,
+//! so the ring can never overwrite what a shard has not seen: it has more slots than can be
+//! reserved.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
+
+use bytes::Bytes;
+use tokio::sync::broadcast::{self, error::RecvError, error::TryRecvError};
+use tokio::sync::{Notify, futures::Notified};
+
+use crate::close::CloseReason;
+use crate::registry::Targets;
+
+/// One admitted publish, shared by every shard.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    /// Position among admissions; only nearly the ring's order when publishers race.
+    pub(crate) position: u64,
+    pub(crate) admitted: Instant,
+    pub(crate) load: Load,
+    _reservation: Reservation,
+}
+
+/// What an entry brings, and to whom.
+#[derive(Debug)]
+pub(crate) enum Load {
+    /// A frame for every connection.
+    Broadcast(Bytes),
+    /// A close for some connections.
+    Close(Targets, CloseReason),
+    /// Nothing: shows that every shard's pump still turns.
+    Probe(Arc<Probe>),
+    /// A frame for some connections.
+    Unicast(Targets, Bytes),
+}
+
+/// The publishers' side.
+#[derive(Debug)]
+pub(crate) struct Ring {
+    sender: broadcast::Sender<Arc<Entry>>,
+    room: Arc<Room>,
+    admitted: AtomicU64,
+}
+
+impl Ring {
+    /// A ring that admits at most so many entries and bytes; both are checked configuration.
+    pub(crate) fn new(max_entries: usize, max_bytes: usize) -> Self {
+        let (sender, _) = broadcast::channel(max_entries + 1);
+        let room = Room {
+            max: Cost { entries: max_entries as u64, bytes: max_bytes as u64 },
+            taken: AtomicU64::new(0),
+            waiting: AtomicUsize::new(0),
+            freed: Notify::new(),
+        };
+        Self { sender, room: Arc::new(room), admitted: AtomicU64::new(0) }
+    }
+
+    /// A shard's side; sees what is sent from now on.
+    pub(crate) fn subscribe(&self) -> Receiver {
+        Receiver { receiver: self.sender.subscribe() }
+    }
+
+    /// Takes room for one payload, or says that there is none. With a share, the room also counts
+    /// against the quarter of the ring that one connection may hold.
+    pub(crate) fn reserve(
+        &self,
+        payload: usize,
+        share: Option<&Arc<Share>>,
+    ) -> Option<Reservation> {
+        let cost = Cost::of(payload);
+        if let Some(share) = share
+            && !cost.take(&share.0, self.room.max.quarter())
+        {
+            return None;
+        }
+        let share = share.cloned();
+        if !cost.take(&self.room.taken, self.room.max) {
+            if let Some(share) = share {
+                cost.give_back(&share.0);
+            }
+            return None;
+        }
+        Some(Reservation { cost, room: self.room.clone(), share })
+    }
+
+    /// Resolves when room was given back since it was made; make it before trying to reserve.
+    pub(crate) fn freed(&self) -> Freed<'_> {
+        self.room.waiting.fetch_add(1, Ordering::SeqCst);
+        Freed { room: &self.room, notified: Box::pin(self.room.freed.notified()) }
+    }
+
+    /// Sends what has been admitted to every shard; wakes the parked ones.
+    pub(crate) fn send(&self, reservation: Reservation, load: Load) {
+        let position = self.admitted.fetch_add(1, Ordering::SeqCst);
+        let entry = Entry { position, admitted: Instant::now(), load, _reservation: reservation };
+        // Without receivers the hub is shutting down and the entry has nowhere to go.
+        let _ = self.sender.send(Arc::new(entry));
+    }
+
+    /// The position of the next admission: a connection that opens now sees from there on.
+    pub(crate) fn position(&self) -> u64 {
+        self.admitted.load(Ordering::SeqCst)
+    }
+
+    /// Entries and bytes that are reserved now.
+    pub(crate) fn taken(&self) -> (u64, u64) {
+        let taken = Cost::unpack(self.room.taken.load(Ordering::Relaxed));
+        (taken.entries, taken.bytes)
+    }
+}
+
+/// A shard's side of the ring.
+#[derive(Debug)]
+pub(crate) struct Receiver {
+    receiver: broadcast::Receiver<Arc<Entry>>,
+}
+
+impl Receiver {
+    /// The next entry; `None` once the hub is gone.
+    pub(crate) async fn recv(&mut self) -> Option<Arc<Entry>> {
+        match self.receiver.recv().await {
+            Ok(entry) => Some(entry),
+            Err(RecvError::Closed) => None,
+            Err(RecvError::Lagged(lost)) => overrun(lost),
+        }
+    }
+
+    /// The next entry if one is ready.
+    pub(crate) fn try_recv(&mut self) -> Option<Arc<Entry>> {
+        match self.receiver.try_recv() {
+            Ok(entry) => Some(entry),
+            Err(TryRecvError::Closed | TryRecvError::Empty) => None,
+            Err(TryRecvError::Lagged(lost)) => overrun(lost),
+        }
+    }
+}
+
+/// Room in the ring, given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Reservation {
+    cost: Cost,
+    room: Arc<Room>,
+    share: Option<Arc<Share>>,
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        if let Some(share) = &self.share {
+            self.cost.give_back(&share.0);
+        }
+        self.cost.give_back(&self.room.taken);
+        if self.room.waiting.load(Ordering::SeqCst) > 0 {
+            self.room.freed.notify_waiters();
+        }
+    }
+}
+
+/// What one publishing connection holds of the ring.
+#[derive(Debug, Default)]
+pub(crate) struct Share(AtomicU64);
+
+/// See [`Ring::freed`].
+pub(crate) struct Freed<'a> {
+    room: &'a Room,
+    notified: std::pin::Pin<Box<Notified<'a>>>,
+}
+
+impl Freed<'_> {
+    pub(crate) async fn wait(&mut self) {
+        self.notified.as_mut().await;
+        self.notified.set(self.room.freed.notified());
+    }
+}
+
+impl Drop for Freed<'_> {
+    fn drop(&mut self) {
+        self.room.waiting.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Counts the shards that have yet to see it.
+#[derive(Debug)]
+pub(crate) struct Probe {
+    missing: AtomicUsize,
+    seen: Notify,
+}
+
+impl Probe {
+    pub(crate) fn new(shards: usize) -> Self {
+        Self { missing: AtomicUsize::new(shards), seen: Notify::new() }
+    }
+
+    /// One more shard has seen it; the last one completes the probe.
+    pub(crate) fn arrive(&self) {
+        if self.missing.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.seen.notify_one();
+        }
+    }
+
+    /// Resolves when every shard has seen it. For one waiter.
+    pub(crate) async fn complete(&self) {
+        self.seen.notified().await;
+    }
+}
+
+#[derive(Debug)]
+struct Room {
+    max: Cost,
+    taken: AtomicU64,
+    waiting: AtomicUsize,
+    freed: Notify,
+}
+
+/// Entries and bytes, packed into one word so that both are reserved in one atomic step.
+#[derive(Clone, Copy, Debug)]
+struct Cost {
+    entries: u64,
+    bytes: u64,
+}
+
+impl Cost {
+    fn of(payload: usize) -> Self {
+        Self { entries: 1, bytes: (payload + ENTRY_BYTES) as u64 }
+    }
+
+    fn quarter(self) -> Self {
+        Self { entries: self.entries / 4, bytes: self.bytes / 4 }
+    }
+
+    fn take(self, taken: &AtomicU64, max: Self) -> bool {
+        let step = |packed| {
+            let now = Self::unpack(packed);
+            let then = Self { entries: now.entries + self.entries, bytes: now.bytes + self.bytes };
+            (then.entries <= max.entries && then.bytes <= max.bytes).then(|| then.pack())
+        };
+        taken.fetch_update(Ordering::SeqCst, Ordering::Relaxed, step).is_ok()
+    }
+
+    fn give_back(self, taken: &AtomicU64) {
+        taken.fetch_sub(self.pack(), Ordering::SeqCst);
+    }
+
+    fn pack(self) -> u64 {
+        self.entries << BYTES_BITS | self.bytes
+    }
+
+    fn unpack(packed: u64) -> Self {
+        Self { entries: packed >> BYTES_BITS, bytes: packed & ((1 << BYTES_BITS) - 1) }
+    }
+}
+
+/// The invariant of the module doc is broken: going on would lose admitted publishes silently.
+fn overrun(lost: u64) -> ! {
+    tracing::error!(lost, "the ring overwrote admitted publishes; aborting");
+    std::process::abort()
+}
+
+/// What every queued entry counts besides its payload, for the bookkeeping around it.
+pub(crate) const ENTRY_BYTES: usize = 64;
+
+/// Bits of a packed [`Cost`] that hold bytes: 1 TiB, beside 16 million entries.
+const BYTES_BITS: u32 = 40;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn broadcast(ring: &Ring) -> bool {
+        let Some(reservation) = ring.reserve(36, None) else { return false };
+        ring.send(reservation, Load::Broadcast(Bytes::from_static(b"frame")));
+        true
+    }
+
+    #[test]
+    fn entries_are_bounded_until_the_slowest_shard_lets_go() {
+        let ring = Ring::new(4, 1 << 20);
+        let (mut quick, mut slow) = (ring.subscribe(), ring.subscribe());
+        assert!((0..4).all(|_| broadcast(&ring)));
+        assert!(!broadcast(&ring));
+        while quick.try_recv().is_some() {}
+        assert!(!broadcast(&ring));
+        drop(slow.try_recv());
+        assert!(broadcast(&ring));
+        assert!(!broadcast(&ring));
+    }
+
+    #[test]
+    fn bytes_are_bounded_and_count_the_entry() {
+        let ring = Ring::new(100, 250);
+        let _shard = ring.subscribe();
+        assert!(broadcast(&ring) && broadcast(&ring));
+        assert!(!broadcast(&ring));
+        assert_eq!(ring.taken(), (2, 200));
+    }
+
+    #[test]
+    fn a_refusal_leaves_no_trace() {
+        let ring = Ring::new(1, 1 << 20);
+        let share = Arc::new(Share::default());
+        let held = ring.reserve(0, None);
+        assert!(ring.reserve(0, Some(&share)).is_none());
+        drop(held);
+        assert_eq!((ring.taken(), share.0.load(Ordering::Relaxed)), ((0, 0), 0));
+        assert_eq!(ring.position(), 0);
+    }
+
+    #[test]
+    fn one_connection_holds_at_most_a_quarter() {
+        let ring = Ring::new(8, 1 << 20);
+        let share = Arc::new(Share::default());
+        let held: Vec<_> = std::iter::from_fn(|| ring.reserve(0, Some(&share))).collect();
+        assert_eq!(held.len(), 2);
+        assert!(ring.reserve(0, None).is_some());
+        drop(held);
+        assert!(ring.reserve(0, Some(&share)).is_some());
+    }
+
+    #[tokio::test]
+    async fn a_waiter_learns_of_freed_room() {
+        let ring = Ring::new(1, 1 << 20);
+        let held = ring.reserve(0, None);
+        let mut freed = ring.freed();
+        assert!(ring.reserve(0, None).is_none());
+        drop(held);
+        freed.wait().await;
+        assert!(ring.reserve(0, None).is_some());
+    }
+
+    #[test]
+    fn racing_publishers_never_exceed_the_bound() {
+        let ring = Ring::new(64, 64 * 100);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..10_000 {
+                        let held = ring.reserve(36, None);
+                        let (entries, bytes) = ring.taken();
+                        assert!(entries <= 64 && bytes <= 6400, "{entries} {bytes}");
+                        drop(held);
+                    }
+                });
+            }
+        });
+        assert_eq!(ring.taken(), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn a_probe_completes_with_the_last_shard() {
+        let probe = Probe::new(2);
+        probe.arrive();
+        assert_eq!(probe.missing.load(Ordering::Relaxed), 1);
+        probe.arrive();
+        probe.complete().await;
+    }
+}

@@ -1,0 +1,110 @@
+//! The accept loop: from the listener to the least loaded shard.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::Semaphore;
+
+use crate::hub::Inner;
+use crate::shard::Command;
+use crate::socket::Permit;
+
+/// Accepts until `shutdown` resolves, then closes the listener.
+pub(super) async fn until(
+    shutdown: impl Future<Output = ()>,
+    listener: TcpListener,
+    hub: &Arc<Inner>,
+) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let accept = Accept { listener, hub, refusals: Arc::new(Semaphore::new(REFUSALS_MAX)) };
+    tokio::select! {
+        never = accept.run() => match never {},
+        () = shutdown => Ok(()),
+    }
+}
+
+struct Accept<'a> {
+    listener: tokio::net::TcpListener,
+    hub: &'a Arc<Inner>,
+    refusals: Arc<Semaphore>,
+}
+
+impl Accept<'_> {
+    async fn run(&self) -> Infallible {
+        let mut backoff = BACKOFF_MIN;
+        loop {
+            // The shard's reactor is another one, so the socket leaves ours at once.
+            let accepted = self.listener.accept().await.and_then(|(socket, _)| socket.into_std());
+            match accepted {
+                Ok(stream) => {
+                    backoff = BACKOFF_MIN;
+                    self.place(stream);
+                }
+                Err(error) if is_of_one_peer(&error) => {}
+                Err(error) => {
+                    // Out of descriptors, most likely: the listener stays readable, and trying
+                    // at once would only burn the core that could free some.
+                    tracing::warn!(%error, ?backoff, "cannot accept; trying again");
+                    tokio::time::sleep(backoff).await;
+                    backoff = (backoff * 2).min(BACKOFF_MAX);
+                }
+            }
+        }
+    }
+
+    /// Hands a socket to the least loaded shard whose inbox has room, or answers 503.
+    fn place(&self, mut stream: TcpStream) {
+        for shard in self.hub.shards_by_load() {
+            let Some(permit) = Permit::take(self.hub, shard) else { break };
+            match self.hub.shards[shard].send(Command::Accept(stream, permit)) {
+                Ok(()) => return,
+                Err(Command::Accept(returned, _)) => stream = returned,
+                Err(Command::Adopt(_)) => return,
+            }
+        }
+        self.hub.stats.fail_handshake("full");
+        if let Ok(turn) = self.refusals.clone().try_acquire_owned() {
+            tokio::spawn(async move {
+                let _turn = turn;
+                // The peer may be gone, or slower than it deserves to be waited for.
+                let _ = tokio::time::timeout(REFUSAL_TIMEOUT, refuse(stream)).await;
+            });
+        }
+    }
+}
+
+/// Whether an accept failed for reasons of the peer that was to be accepted, and of no other.
+fn is_of_one_peer(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted, PermissionDenied};
+    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted | PermissionDenied)
+}
+
+/// Answers 503 once something was asked, and waits for the peer's end so that it can read that.
+async fn refuse(stream: TcpStream) -> io::Result<()> {
+    let mut stream = tokio::net::TcpStream::from_std(stream)?;
+    let mut discarded = [0; 4096];
+    stream.read(&mut discarded).await?;
+    stream.write_all(UNAVAILABLE).await?;
+    socket2::SockRef::from(&stream).shutdown(Shutdown::Write)?;
+    while stream.read(&mut discarded).await? > 0 {}
+    Ok(())
+}
+
+const UNAVAILABLE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\n\
+    connection: close\r\ncontent-length: 0\r\n\r\n";
+
+/// Sockets that are told 503 at once; beyond them a refused socket is just closed. Fewer than
+/// the descriptors that are kept for such things.
+const REFUSALS_MAX: usize = 32;
+
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Bounds of the wait after an accept that failed for want of something.
+const BACKOFF_MIN: Duration = Duration::from_millis(5);
+const BACKOFF_MAX: Duration = Duration::from_secs(1);

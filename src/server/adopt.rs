@@ -1,0 +1,99 @@
+//! The door for embedders: a connection that another HTTP server has upgraded.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use hyper_util::server::conn::auto;
+use tokio::net::TcpStream;
+
+use crate::hub::{Hub, Inner, Phase};
+use crate::protocol::Protocol;
+use crate::protocol::chat::Chat;
+use crate::shard::{Adopted, Command};
+use crate::socket::Permit;
+use crate::user::Identity;
+
+/// Makes an upgraded connection one of the hub's, speaking the chat protocol.
+///
+/// For an axum or hyper handler that has authenticated its user and answered the handshake with
+/// [`accept_upgrade`](super::accept_upgrade). The socket leaves the caller's runtime.
+///
+/// # Errors
+///
+/// [`AdoptError`]; the connection is dropped then.
+pub fn adopt(hub: &Hub, upgraded: Upgraded, identity: Identity) -> Result<(), AdoptError> {
+    let chat = Chat::new(&identity);
+    adopt_with(hub, upgraded, identity, chat)
+}
+
+/// Like [`adopt`], speaking a protocol of the embedder's own.
+///
+/// # Errors
+///
+/// [`AdoptError`]; the connection is dropped then.
+pub fn adopt_with(
+    hub: &Hub,
+    upgraded: Upgraded,
+    identity: Identity,
+    protocol: impl Protocol + 'static,
+) -> Result<(), AdoptError> {
+    let hub = &hub.inner;
+    if hub.phase() != Phase::Open {
+        return Err(AdoptError::Closed);
+    }
+    let (stream, early) = into_tcp(upgraded)?;
+    let stream = stream.into_std().map_err(AdoptError::Socket)?;
+    place(hub, stream, early, identity, Box::new(protocol))
+}
+
+/// Why a connection was not adopted.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AdoptError {
+    /// The hub is draining or closed.
+    #[error("the server is shutting down; refuse the handshake with 503")]
+    Closed,
+    /// `limits.connections` is reached, or every shard's inbox is full.
+    #[error("no shard has room for another connection; raise limits.connections or add a node")]
+    Full,
+    /// The connection is not plain TCP on tokio, so that no socket can be taken from it.
+    #[error("only plain tcp connections on tokio can be adopted; end tls in front of the server")]
+    NotTcp,
+    /// The socket cannot be moved.
+    #[error("the socket cannot be moved to a shard: {0}")]
+    Socket(#[source] std::io::Error),
+}
+
+fn into_tcp(upgraded: Upgraded) -> Result<(TcpStream, Bytes), AdoptError> {
+    // hyper-util's auto builder, which axum uses, wraps the socket once more.
+    match upgraded.downcast::<TokioIo<TcpStream>>() {
+        Ok(parts) => Ok((parts.io.into_inner(), parts.read_buf)),
+        Err(upgraded) => match auto::upgrade::downcast::<TokioIo<TcpStream>>(upgraded) {
+            Ok(parts) => Ok((parts.io.into_inner(), parts.read_buf)),
+            Err(_) => Err(AdoptError::NotTcp),
+        },
+    }
+}
+
+fn place(
+    hub: &Arc<Inner>,
+    stream: std::net::TcpStream,
+    early: Bytes,
+    identity: Identity,
+    protocol: Box<dyn Protocol>,
+) -> Result<(), AdoptError> {
+    let mut shards = hub.shards_by_load();
+    let shard = shards.next().ok_or(AdoptError::Full)?;
+    let permit = Permit::take(hub, shard).ok_or(AdoptError::Full)?;
+    let mut command =
+        Command::Adopt(Box::new(Adopted { stream, permit, early, identity, protocol }));
+    for shard in std::iter::once(shard).chain(shards) {
+        match hub.shards[shard].send(command) {
+            Ok(()) => return Ok(()),
+            Err(returned) => command = returned,
+        }
+    }
+    Err(AdoptError::Full)
+}

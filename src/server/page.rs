@@ -1,0 +1,36 @@
+//! The page at `/` of a development server.
+
+use bytes::Bytes;
+use hyper::{Response, StatusCode};
+use serde::Serialize;
+
+use super::respond::{Body, text};
+use crate::auth;
+use crate::hub::Inner;
+use crate::user::{Identity, UserId};
+
+/// The page, with tokens for some sample users in it.
+pub(super) fn page(hub: &Inner) -> Response<Body> {
+    #[derive(Serialize)]
+    struct Sample {
+        sub: UserId,
+        name: &'static str,
+        token: String,
+    }
+    let sample = |(number, name)| {
+        let identity = Identity::new(UserId::from(number)).named(name);
+        let token = auth::sign(&hub.config.auth, &identity, TOKEN_TTL).ok()?;
+        Some(Sample { sub: identity.user, name, token })
+    };
+    let samples: Vec<_> = SAMPLES.into_iter().filter_map(sample).collect();
+    // Tokens and names of ours hold nothing that HTML or a script would take amiss.
+    let tokens = serde_json::to_string(&samples).unwrap_or_default();
+    let page = PAGE.replace("{{tokens}}", &tokens);
+    text(StatusCode::OK, "text/html; charset=utf-8", Bytes::from(page))
+}
+
+const PAGE: &str = include_str!("page.html");
+
+const SAMPLES: [(i32, &str); 4] = [(1, "Ada"), (2, "Grace"), (3, "Linus"), (4, "Margaret")];
+
+const TOKEN_TTL: std::time::Duration = std::time::Duration::from_secs(24 * 60 * 60);

@@ -1,0 +1,131 @@
+//! Answers, in the one form that every endpoint gives them.
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{
+    ALLOW, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_VERSION,
+    UPGRADE,
+};
+use hyper::{Response, StatusCode};
+use serde::Serialize;
+
+use crate::error::PublishError;
+
+/// Every answer is whole when it is made.
+pub(super) type Body = Full<Bytes>;
+
+/// A fault, as a status and as Centrifugo's error codes.
+#[derive(Clone, Debug)]
+pub(super) struct Fault {
+    status: StatusCode,
+    code: u32,
+    message: String,
+    header: Option<(HeaderName, &'static str)>,
+}
+
+impl Fault {
+    /// 400: the request cannot be understood.
+    pub(super) fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, 107, message)
+    }
+
+    /// 401: the key is wrong or missing.
+    pub(super) fn unauthorized() -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, 101, "unauthorized; send the api.key as x-api-key")
+    }
+
+    /// 404: nothing is here.
+    pub(super) fn not_found(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, 104, message)
+    }
+
+    /// 405: something is here, for other methods.
+    pub(super) fn method_not_allowed(allow: &'static str) -> Self {
+        let fault = Self::new(StatusCode::METHOD_NOT_ALLOWED, 104, format!("use {allow}"));
+        fault.with_header(ALLOW, allow)
+    }
+
+    /// 413: more than a limit allows.
+    pub(super) fn too_large(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, 107, message)
+    }
+
+    /// 426: this endpoint speaks WebSocket version 13 alone (RFC 6455 section 4.4).
+    pub(super) fn upgrade_required() -> Self {
+        let message = "upgrade to websocket, version 13";
+        Self::new(StatusCode::UPGRADE_REQUIRED, 107, message)
+            .with_header(SEC_WEBSOCKET_VERSION, "13")
+    }
+
+    /// The fault as an answer.
+    pub(super) fn into_response(self) -> Response<Body> {
+        #[derive(Serialize)]
+        struct Envelope<'a> {
+            error: Error<'a>,
+        }
+        #[derive(Serialize)]
+        struct Error<'a> {
+            code: u32,
+            message: &'a str,
+        }
+        let error = Error { code: self.code, message: &self.message };
+        let mut response = json(self.status, &Envelope { error });
+        if self.status == StatusCode::UPGRADE_REQUIRED {
+            let headers = response.headers_mut();
+            headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+            headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        }
+        if let Some((name, value)) = self.header {
+            response.headers_mut().insert(name, HeaderValue::from_static(value));
+        }
+        response
+    }
+
+    fn new(status: StatusCode, code: u32, message: impl Into<String>) -> Self {
+        Self { status, code, message: message.into(), header: None }
+    }
+
+    fn with_header(self, name: HeaderName, value: &'static str) -> Self {
+        Self { header: Some((name, value)), ..self }
+    }
+}
+
+impl From<PublishError> for Fault {
+    fn from(error: PublishError) -> Self {
+        let unavailable = |code| {
+            Self::new(StatusCode::SERVICE_UNAVAILABLE, code, error.to_string())
+                .with_header(RETRY_AFTER, "1")
+        };
+        match error {
+            PublishError::Closed => unavailable(100),
+            PublishError::Overloaded => unavailable(111),
+            PublishError::TooLarge { .. } => Self::too_large(error.to_string()),
+        }
+    }
+}
+
+/// `{"result":…}` with status 200.
+pub(super) fn result(result: impl Serialize) -> Response<Body> {
+    #[derive(Serialize)]
+    struct Envelope<T> {
+        result: T,
+    }
+    json(StatusCode::OK, &Envelope { result })
+}
+
+/// Text of some type.
+pub(super) fn text(
+    status: StatusCode,
+    content_type: &'static str,
+    text: impl Into<Bytes>,
+) -> Response<Body> {
+    let mut response = Response::new(Full::new(text.into()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+fn json(status: StatusCode, value: &impl Serialize) -> Response<Body> {
+    // Our own types serialise to JSON; were one not to, an empty body says so.
+    text(status, "application/json", serde_json::to_vec(value).unwrap_or_default())
+}

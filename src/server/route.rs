@@ -1,0 +1,74 @@
+//! Path and method to endpoint.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::{Method, Request, Response, StatusCode};
+
+use super::http::Pace;
+use super::respond::{Body, Fault, text};
+use super::upgrade::{self, Upgrade};
+use super::{api, page};
+use crate::hub::Phase;
+use crate::metrics;
+use crate::shard::Shard;
+
+/// Answers one request; a WebSocket handshake also leaves what the socket becomes.
+pub(super) async fn route(
+    shard: &Rc<Shard>,
+    request: Request<Incoming>,
+    pace: &Pace,
+    upgrade: &RefCell<Option<Upgrade>>,
+) -> Response<Body> {
+    let path = request.uri().path();
+    let answer = if let Some(method) = path.strip_prefix("/api/") {
+        let method = method.to_owned();
+        api::answer(&shard.hub, &method, request, pace).await
+    } else {
+        pace.received();
+        match path {
+            "/ws/chat" => upgrade::chat(shard, &request).map(|(response, becomes)| {
+                upgrade.replace(Some(becomes));
+                response
+            }),
+            "/health" => get(&request).map(|()| plain(StatusCode::OK, "ok\n")),
+            "/ready" => match get(&request) {
+                Ok(()) => Ok(ready(shard).await),
+                Err(fault) => Err(fault),
+            },
+            "/metrics" => get(&request)
+                .map(|()| text(StatusCode::OK, METRICS_TYPE, metrics::exposition(&shard.hub))),
+            "/" if shard.hub.config.server.dev => get(&request).map(|()| page::page(&shard.hub)),
+            _ => Err(Fault::not_found("nothing is here; connect to /ws/chat")),
+        }
+    };
+    answer.unwrap_or_else(Fault::into_response)
+}
+
+/// Ready: not draining, and a probe comes through the ring and every shard in time.
+async fn ready(shard: &Shard) -> Response<Body> {
+    if shard.hub.phase() != Phase::Open {
+        return plain(StatusCode::SERVICE_UNAVAILABLE, "draining\n");
+    }
+    if !shard.hub.probe(PROBE_TIMEOUT).await {
+        return plain(StatusCode::SERVICE_UNAVAILABLE, "a shard does not answer within 5 s\n");
+    }
+    plain(StatusCode::OK, "ready\n")
+}
+
+fn get(request: &Request<Incoming>) -> Result<(), Fault> {
+    match *request.method() {
+        Method::GET | Method::HEAD => Ok(()),
+        _ => Err(Fault::method_not_allowed("GET, HEAD")),
+    }
+}
+
+fn plain(status: StatusCode, line: &'static str) -> Response<Body> {
+    text(status, "text/plain; charset=utf-8", line)
+}
+
+const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);

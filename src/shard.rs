@@ -1,0 +1,350 @@
+//! One thread, its runtime, and the connections that it alone touches.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::io;
+use std::net::TcpStream;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::runtime::{Builder, LocalRuntime};
+use tokio::task::spawn_local;
+
+use crate::clock::{Clock, Millis, millis};
+use crate::close::CloseReason;
+use crate::connection::{Connection, Connections, Life};
+use crate::frame;
+use crate::heartbeat;
+use crate::hub::Inner;
+use crate::message::Message;
+use crate::metrics::ShardStats;
+use crate::outbox::{Budget, Burst, Push};
+use crate::presence::Unsettled;
+use crate::protocol::{Protocol, chat};
+use crate::pump::{self, Batch, Turn};
+use crate::reader::{self, Reader};
+use crate::registry::Duty;
+use crate::ring;
+use crate::server;
+use crate::socket::{Permit, Socket};
+use crate::user::Identity;
+use crate::writer::Writer;
+
+/// What arrives in a shard's inbox.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// A fresh socket, HTTP yet.
+    Accept(TcpStream, Permit),
+    /// A socket that an embedder has upgraded.
+    Adopt(Box<Adopted>),
+}
+
+/// An upgraded socket and whose it is.
+pub(crate) struct Adopted {
+    pub(crate) stream: TcpStream,
+    pub(crate) permit: Permit,
+    /// What was read past the request.
+    pub(crate) early: Bytes,
+    pub(crate) identity: Identity,
+    pub(crate) protocol: Box<dyn Protocol>,
+}
+
+impl std::fmt::Debug for Adopted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Adopted").field("identity", &self.identity).finish_non_exhaustive()
+    }
+}
+
+/// Starts shard number `index` of a hub on a thread of its own.
+pub(crate) fn start(hub: &Arc<Inner>, index: usize) -> io::Result<()> {
+    let ring = hub.ring.subscribe();
+    let hub = hub.clone();
+    let (started, outcome) = mpsc::sync_channel(1);
+    std::thread::Builder::new().name(format!("shard-{index}")).spawn(move || {
+        match Builder::new_current_thread().enable_all().build_local(Default::default()) {
+            Ok(runtime) => {
+                let _ = started.send(Ok(()));
+                run(&runtime, hub, index, ring);
+            }
+            Err(error) => {
+                let _ = started.send(Err(error));
+            }
+        }
+    })?;
+    outcome.recv().unwrap_or_else(|_| Err(io::Error::other("the thread ended at once")))
+}
+
+fn run(runtime: &LocalRuntime, hub: Arc<Inner>, index: usize, ring: ring::Receiver) {
+    let shard = Rc::new(Shard::new(hub, index));
+    let vital = Vital(shard.clone());
+    let stopped = shard.hub.stopped();
+    runtime.block_on(async {
+        spawn_vital(&shard, pump::run(shard.clone(), ring));
+        spawn_vital(&shard, heartbeat::run(shard.clone()));
+        spawn_local(drain(shard.clone()));
+        let arrivals = async {
+            loop {
+                shard.receive().await;
+            }
+        };
+        tokio::select! {
+            () = arrivals => {}
+            () = stopped => shard.is_stopping.set(true),
+        }
+    });
+    drop(vital);
+}
+
+/// Runs a task without which the shard only looks alive.
+fn spawn_vital(shard: &Rc<Shard>, task: impl Future<Output = ()> + 'static) {
+    let vital = Vital(shard.clone());
+    spawn_local(async move {
+        let _vital = vital;
+        task.await;
+    });
+}
+
+/// Aborts the process when dropped before the shard stops: a dead pump must not look healthy.
+struct Vital(Rc<Shard>);
+
+impl Drop for Vital {
+    fn drop(&mut self) {
+        if !self.0.is_stopping.get() {
+            tracing::error!(shard = self.0.index, "a vital task ended; aborting");
+            std::process::abort();
+        }
+    }
+}
+
+/// What the tasks of one shard share; none of it leaves the thread but `hub`.
+#[derive(Debug)]
+pub(crate) struct Shard {
+    pub(crate) index: u16,
+    pub(crate) hub: Arc<Inner>,
+    pub(crate) clock: Clock,
+    pub(crate) connections: Connections,
+    pub(crate) budget: Rc<Budget>,
+    /// Where every reader reads into, since none keeps a buffer of its own.
+    pub(crate) scratch: RefCell<Box<[u8]>>,
+    pub(crate) unsettled: RefCell<Unsettled>,
+    closing: RefCell<VecDeque<(Millis, Weak<Connection>)>>,
+    max_held: usize,
+    is_stopping: Cell<bool>,
+}
+
+impl Shard {
+    fn new(hub: Arc<Inner>, index: usize) -> Self {
+        Self {
+            index: index as u16,
+            clock: Clock::new(),
+            connections: Connections::default(),
+            budget: Rc::default(),
+            scratch: RefCell::new(vec![0; reader::SCRATCH_BYTES].into()),
+            unsettled: RefCell::default(),
+            closing: RefCell::default(),
+            max_held: hub.config.limits.memory / hub.shards.len(),
+            is_stopping: Cell::new(false),
+            hub,
+        }
+    }
+
+    pub(crate) fn stats(&self) -> &ShardStats {
+        &self.hub.shards[usize::from(self.index)].stats
+    }
+
+    /// Makes a socket a connection: counted, in the user map, announced, with its two tasks.
+    pub(crate) fn open(
+        self: &Rc<Self>,
+        socket: Socket,
+        identity: Identity,
+        protocol: Box<dyn Protocol>,
+        early: &[u8],
+    ) {
+        let connection = self.register(identity);
+        let socket = Rc::new(socket);
+        let reader = Reader::new(self.clone(), connection.clone(), socket.clone(), protocol, early);
+        spawn_local(reader.run());
+        spawn_local(Writer { shard: self.clone(), connection, socket }.run());
+    }
+
+    /// Closes a connection: it stops counting at once, then its peer is told why and has
+    /// `limits.close_timeout` to answer. What waits goes out first, unless the peer does not read.
+    pub(crate) fn close(&self, connection: &Rc<Connection>, reason: &CloseReason) {
+        self.finish(connection, reason, reason.drops_outbox());
+    }
+
+    /// Answers a peer's Close, after which it reads no more.
+    pub(crate) fn answer_close(&self, connection: &Rc<Connection>, code: Option<u16>) {
+        self.finish(connection, &CloseReason::answer(code), true);
+    }
+
+    /// Ends a connection whose socket is of no more use.
+    pub(crate) fn lose(&self, connection: &Rc<Connection>, code: u16) {
+        self.forget(connection, code);
+        let dropped = connection.outbox.borrow_mut().abandon();
+        self.stats().dropped(dropped);
+        connection.wake_reader();
+    }
+
+    /// Cuts the sockets of those that had their time to close.
+    pub(crate) fn cut_overdue(&self) {
+        let now = self.clock.now();
+        let mut closing = self.closing.borrow_mut();
+        while closing.front().is_some_and(|(deadline, _)| *deadline <= now) {
+            if let Some(connection) = closing.pop_front().and_then(|(_, weak)| weak.upgrade()) {
+                self.stats().dropped(connection.cut());
+            }
+        }
+    }
+
+    /// Puts a batch into the outboxes and closes whom it is to close.
+    pub(crate) fn deliver(&self, batch: &mut Batch) {
+        if let Some(entry) = batch.entries.first() {
+            self.stats().lagged(entry.admitted.elapsed());
+        }
+        let turn = Turn {
+            shard: self.index,
+            connections: &self.connections,
+            budget: &self.budget,
+            max_bytes: self.hub.config.limits.outbox_bytes,
+            now: self.clock.now(),
+        };
+        let outcome = turn.deliver(batch);
+        batch.clear();
+        self.stats().delivered(outcome.deliveries, outcome.stale);
+        for (connection, reason) in outcome.closes {
+            self.close(&connection, &reason);
+        }
+        self.relieve();
+    }
+
+    /// Queues a message for one connection, past the ring.
+    pub(crate) fn reply(&self, connection: &Rc<Connection>, message: &Message) {
+        let burst = Burst::lone(message.frame().clone(), self.clock.now(), &self.budget);
+        let max = self.hub.config.limits.outbox_bytes;
+        let push = connection.outbox.borrow_mut().push(&burst, 0, burst.len(), max);
+        match push {
+            Push::Queued => self.stats().delivered(1, 0),
+            Push::Full => self.close(connection, &CloseReason::SLOW),
+            Push::Closing => {}
+        }
+    }
+
+    /// Closes the largest laggards until the shard holds no more than its share of the memory.
+    pub(crate) fn relieve(&self) {
+        while self.budget.used() > self.max_held {
+            let held = |connection: &Connection| {
+                connection.outbox.borrow().held() + connection.life.partial_bytes.get()
+            };
+            let slots = self.connections.slots();
+            let connections = slots.iter().map(|(_, connection)| connection);
+            let Some(largest) = connections.max_by_key(|connection| held(connection)) else {
+                return;
+            };
+            let largest = largest.clone();
+            drop(slots);
+            if held(&largest) == 0 {
+                return;
+            }
+            self.close(&largest, &CloseReason::SLOW);
+        }
+        self.stats().holds(self.budget.used());
+    }
+
+    async fn receive(self: &Rc<Self>) {
+        match self.hub.shards[usize::from(self.index)].receive().await {
+            Command::Accept(stream, permit) => match Socket::new(stream, permit) {
+                Ok(socket) => drop(spawn_local(server::serve_socket(self.clone(), socket))),
+                Err(error) => tracing::debug!(%error, "a fresh socket is of no use"),
+            },
+            Command::Adopt(adopted) => {
+                let Adopted { stream, permit, early, identity, protocol } = *adopted;
+                match Socket::new(stream, permit) {
+                    Ok(socket) => self.open(socket, identity, protocol, &early),
+                    Err(error) => tracing::debug!(%error, "an adopted socket is of no use"),
+                }
+            }
+        }
+    }
+
+    fn register(&self, identity: Identity) -> Rc<Connection> {
+        let now = self.clock.now();
+        let since = self.hub.ring.position();
+        let connection = self.connections.insert(self.index, |id| {
+            let ping_due = Cell::new(now + self.first_ping_after(id.slot));
+            let life = Life { heard: Cell::new(now), ping_due, ..Life::default() };
+            Connection::new(id, identity, since, life)
+        });
+        self.hub.connections.fetch_add(1, Ordering::SeqCst);
+        let Identity { user, name, .. } = &connection.identity;
+        let duty = self.hub.registry.connect(user, name, connection.id);
+        let settle = || self.unsettled.borrow_mut().settle(&self.hub, user);
+        let was_announced = duty == Duty::Settle && settle();
+        if self.hub.crowd.announces() && !was_announced {
+            let count = self.hub.registry.present_users();
+            self.reply(&connection, &chat::joined(user, name, count));
+        }
+        connection
+    }
+
+    fn finish(&self, connection: &Rc<Connection>, reason: &CloseReason, drop_waiting: bool) {
+        if !self.forget(connection, reason.code()) {
+            return;
+        }
+        let frame = Burst::lone(frame::close(reason), self.clock.now(), &self.budget);
+        let dropped = connection.outbox.borrow_mut().close(&frame, drop_waiting);
+        self.stats().dropped(dropped);
+        connection.wake_reader();
+        let deadline = self.clock.now() + millis(self.hub.config.limits.close_timeout);
+        self.closing.borrow_mut().push_back((deadline, Rc::downgrade(connection)));
+    }
+
+    /// Removes a connection from everything that counts; false if it was removed before.
+    fn forget(&self, connection: &Connection, code: u16) -> bool {
+        if !self.connections.remove(connection.id) {
+            return false;
+        }
+        self.hub.connections.fetch_sub(1, Ordering::SeqCst);
+        self.stats().closed(code);
+        let user = &connection.identity.user;
+        if self.hub.registry.disconnect(user, connection.id) == Duty::Settle {
+            self.unsettled.borrow_mut().settle(&self.hub, user);
+        }
+        tracing::debug!(%user, code, "connection closed");
+        true
+    }
+
+    /// Half to all of an interval, by slot, so that those who came together are not pinged so.
+    fn first_ping_after(&self, slot: u32) -> Millis {
+        let interval = millis(self.hub.config.heartbeat.interval);
+        interval / 2 + interval / 2 * Millis::from(slot % PING_PHASES) / Millis::from(PING_PHASES)
+    }
+}
+
+/// Once the hub drains, closes all with 3001, spread so that they do not all return at once.
+async fn drain(shard: Rc<Shard>) {
+    shard.hub.draining().await;
+    let spread = shard.hub.config.drain.spread;
+    let ticks = (spread.as_millis() / DRAIN_TICK.as_millis()).max(1) as usize;
+    let per_tick = shard.connections.slots().len().div_ceil(ticks).max(1);
+    loop {
+        let slots = shard.connections.slots();
+        let group: Vec<_> = slots.iter().take(per_tick).map(|(_, open)| open.clone()).collect();
+        drop(slots);
+        for connection in group {
+            shard.close(&connection, &CloseReason::SHUTDOWN);
+        }
+        tokio::time::sleep(DRAIN_TICK).await;
+    }
+}
+
+/// Time between two groups of a drain.
+const DRAIN_TICK: Duration = Duration::from_millis(20);
+
+/// Parts of an interval over which first Pings are spread; prime to powers of two, as slots of
+/// one burst of arrivals are consecutive.
+const PING_PHASES: u32 = 251;

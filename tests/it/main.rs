@@ -1,0 +1,7 @@
+//! A real server at port 0, and peers that speak raw bytes.
+
+#![allow(missing_docs, unreachable_pub, reason = "tests have no public side")]
+
+// RFC 6455 on the wire: what a peer may not send, and the code it sees for it.
+mod frames;
+mod support;
