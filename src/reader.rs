@@ -56,7 +56,7 @@ impl Reader {
     }
 
     /// Reads until the peer is gone or has said goodbye.
-    pub(crate) async fn run(mut self) {
+    pub(crate) async fn run(&mut self) {
         loop {
             if self.holds_in_vain() {
                 self.let_go();
@@ -71,7 +71,10 @@ impl Reader {
             };
             match step {
                 Step::End => return,
-                Step::Pause(message) => self.dialog.publish_when_there_is_room(&message).await,
+                // Boxed, as every connection's task would else hold room for this rare wait.
+                Step::Pause(message) => {
+                    Box::pin(self.dialog.publish_when_there_is_room(message)).await;
+                }
                 Step::Wait => {}
                 Step::Yield => tokio::task::yield_now().await,
             }
@@ -246,14 +249,14 @@ impl Dialog {
     }
 
     /// Reads no further until the ring has room, for a time; then the publish is refused.
-    async fn publish_when_there_is_room(&mut self, message: &Message) {
+    async fn publish_when_there_is_room(&mut self, message: Message) {
         let share = self.share.get_or_insert_default().clone();
         let hub = self.shard.hub.clone();
         let life = &self.connection.life;
         life.is_paused.set(true);
         let admitted = async {
             let mut freed = hub.ring.freed();
-            while hub.publish(message, Some(&share)) == Err(PublishError::Overloaded) {
+            while hub.publish(&message, Some(&share)) == Err(PublishError::Overloaded) {
                 freed.wait().await;
             }
         };

@@ -166,8 +166,10 @@ impl Shard {
     ) {
         let connection = self.register(identity);
         let socket = Rc::new(socket);
-        let reader = Reader::new(self.clone(), connection.clone(), socket.clone(), protocol, early);
-        spawn_local(reader.run());
+        let mut reader =
+            Reader::new(self.clone(), connection.clone(), socket.clone(), protocol, early);
+        // A method that took the reader would hold it twice, as argument and as variable.
+        spawn_local(async move { reader.run().await });
         spawn_local(Writer { shard: self.clone(), connection, socket }.run());
     }
 
