@@ -5,6 +5,7 @@
 
 mod decode;
 mod encode;
+mod header;
 
 pub use decode::{Decoder, Item, Limits, Violation};
 pub(crate) use encode::{close, encode};
@@ -23,3 +24,13 @@ pub enum Opcode {
     /// The answer to a [`Opcode::Ping`], or unsolicited.
     Pong,
 }
+
+impl Opcode {
+    /// Whether such frames come between those of a message (RFC 6455 section 5.5).
+    pub fn is_control(self) -> bool {
+        matches!(self, Self::Close | Self::Ping | Self::Pong)
+    }
+}
+
+/// Bytes of the longest control payload (RFC 6455 section 5.5).
+const CONTROL_BYTES_MAX: u8 = 125;
