@@ -29,6 +29,19 @@ pub(crate) fn exposition(hub: &Arc<Inner>) -> String {
     text
 }
 
+/// A few totals since the start, for `info`.
+pub(crate) fn totals(hub: &Inner) -> BTreeMap<&'static str, f64> {
+    let shards = || hub.shards.iter().map(|shard| &shard.stats.hot);
+    let HubStats { broadcasts, unicasts, .. } = &hub.stats;
+    let totals = [
+        ("publishes", broadcasts.get() + unicasts.get()),
+        ("deliveries", shards().map(|hot| hot.deliveries.get()).sum()),
+        ("writes", shards().map(|hot| hot.writes.get()).sum()),
+        ("written_bytes", shards().map(|hot| hot.written.get()).sum()),
+    ];
+    totals.into_iter().map(|(name, total)| (name, total as f64)).collect()
+}
+
 /// What publishers and handshakes count, from any thread.
 #[derive(Debug, Default)]
 pub(crate) struct HubStats {
@@ -63,11 +76,6 @@ impl HubStats {
 
     pub(crate) fn fail_handshake(&self, reason: &'static str) {
         *locked(&self.failed_handshakes).entry(reason).or_default() += 1;
-    }
-
-    /// Publishes admitted, of every kind.
-    pub(crate) fn publishes(&self) -> u64 {
-        self.broadcasts.get() + self.unicasts.get()
     }
 }
 

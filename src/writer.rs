@@ -74,5 +74,15 @@ impl Writer {
     }
 }
 
+impl Drop for Writer {
+    /// A connection without a writer would only look alive.
+    fn drop(&mut self) {
+        let is_closing = self.connection.outbox.borrow().is_closing();
+        if !is_closing {
+            self.shard.lose(&self.connection, CloseReason::WRITE_ERROR.code());
+        }
+    }
+}
+
 /// Pieces of one `writev`; with bursts of 64 KiB more than a socket takes at once.
 const SLICES_MAX: usize = 64;

@@ -1,5 +1,6 @@
 //! The HTTP API: how a backend pushes.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -16,6 +17,7 @@ use super::respond::{Body, Fault, result};
 use crate::close::CloseReason;
 use crate::hub::Inner;
 use crate::message::Message;
+use crate::metrics;
 use crate::user::UserId;
 
 /// Answers `POST /api/<method>`.
@@ -132,12 +134,12 @@ fn info(hub: &Inner, _: &[u8]) -> Result<Response<Body>, Fault> {
         metrics: Metrics,
         shards: usize,
         users_present: usize,
-        publishes: u64,
     }
     #[derive(Serialize)]
     struct Metrics {
+        /// Seconds that the items cover; 0, as these are totals since the start.
         interval: f64,
-        items: serde_json::Map<String, serde_json::Value>,
+        items: BTreeMap<&'static str, f64>,
     }
     let node = Node {
         uid: &hub.uid,
@@ -148,10 +150,9 @@ fn info(hub: &Inner, _: &[u8]) -> Result<Response<Body>, Fault> {
         num_subs: 0,
         num_channels: 0,
         uptime: hub.started.elapsed().as_secs(),
-        metrics: Metrics { interval: 0.0, items: serde_json::Map::new() },
+        metrics: Metrics { interval: 0.0, items: metrics::totals(hub) },
         shards: hub.shards.len(),
         users_present: hub.registry.present_users(),
-        publishes: hub.stats.publishes(),
     };
     Ok(result(Info { nodes: [node] }))
 }
