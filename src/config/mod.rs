@@ -1,8 +1,20 @@
 //! Every setting, with meaning, default, bounds and trade; checked once.
+//!
+//! [`Config`] is what the program needs; [`load`] builds it from a file, the environment and flags.
+//! docs/configuration.md lists the keys.
+
+mod check;
+mod keys;
+mod load;
+mod value;
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
+
+pub use check::ConfigError;
+pub use keys::{Key, keys};
+pub use load::{Loaded, Origin, load};
 
 /// Everything that can be set. `Config::default()` is complete but for the secrets, which have no
 /// default: without `auth.hmac_secret` every token is invalid.
@@ -167,6 +179,16 @@ impl fmt::Debug for Secret {
     }
 }
 
+impl Chat {
+    /// How long a user stays present; of no use where nothing is told.
+    pub(crate) fn linger(&self) -> Duration {
+        match self.announce {
+            Announce::Off => Duration::ZERO,
+            Announce::User => self.linger,
+        }
+    }
+}
+
 impl Default for Server {
     fn default() -> Self {
         let shards = std::thread::available_parallelism().map_or(1, usize::from);
@@ -223,22 +245,5 @@ impl Default for Drain {
 impl Default for Log {
     fn default() -> Self {
         Self { filter: "info".to_owned() }
-    }
-}
-
-/// STUB
-#[derive(Debug, thiserror::Error)]
-#[error("stub")]
-pub struct ConfigError;
-impl Config {
-    /// STUB
-    pub fn check(self) -> Result<Self, ConfigError> {
-        Ok(self)
-    }
-}
-impl Chat {
-    /// STUB
-    pub(crate) fn linger(&self) -> Duration {
-        self.linger
     }
 }

@@ -9,8 +9,9 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::{Protocol, Reaction, Received, json};
+use crate::auth::NAME_MAX;
 use crate::message::Message;
-use crate::user::{Identity, UserId};
+use crate::user::{Identity, USER_ID_MAX, UserId};
 
 /// One connection's side of the chat protocol: who speaks, and nothing else.
 #[derive(Clone, Debug)]
@@ -103,6 +104,10 @@ fn about(kind: &str, user: &UserId, name: &str, key: &str, value: &str) -> Messa
 fn error(code: u16, text: &str) -> Message {
     Message::text(format!(r#"{{"type":"error","code":{code},"message":"{text}"}}"#))
 }
+
+/// Bytes that a message gains on its way out: the keys, and a user and name of which every byte
+/// is escaped.
+pub(crate) const ENVELOPE_BYTES_MAX: usize = 64 + 6 * (USER_ID_MAX + NAME_MAX);
 
 static PONG: LazyLock<Message> = LazyLock::new(|| Message::text(r#"{"type":"pong"}"#));
 static UNKNOWN_TYPE: LazyLock<Message> =

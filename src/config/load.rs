@@ -1,0 +1,293 @@
+//! File under environment under flags.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use super::keys::VARIABLE_PREFIX;
+use super::{Config, ConfigError, Key, keys};
+
+/// A checked configuration, and where each key that was set came from.
+#[derive(Debug)]
+pub struct Loaded {
+    /// What is in force.
+    pub config: Config,
+    /// Where it came from, by key; what is not here is the default.
+    pub origins: BTreeMap<&'static str, Origin>,
+    /// What looks like a mistake but may be none.
+    pub warnings: Vec<String>,
+}
+
+/// Where a value came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A file.
+    File(PathBuf),
+    /// A command line flag.
+    Flag(&'static str),
+    /// An environment variable.
+    Variable(String),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => path.display().fmt(f),
+            Self::Flag(flag) => flag.fmt(f),
+            Self::Variable(variable) => variable.fmt(f),
+        }
+    }
+}
+
+/// Reads a file if there is one, then variables that begin with `FANFARE_`, then flags given as
+/// key, flag and value; each overrides what came before. The result is checked.
+///
+/// A variable that names no key is only a warning, since orchestrators inject such names.
+///
+/// # Errors
+///
+/// Everything that is wrong, a line each.
+pub fn load(
+    file: Option<&Path>,
+    variables: impl IntoIterator<Item = (String, String)>,
+    flags: impl IntoIterator<Item = (&'static str, &'static str, String)>,
+) -> Result<Loaded, ConfigError> {
+    let mut layers = Layers::default();
+    if let Some(path) = file {
+        layers.read(path);
+    }
+    for (variable, value) in variables {
+        if variable.starts_with(VARIABLE_PREFIX) {
+            layers.set_variable(variable, &value);
+        }
+    }
+    for (key, flag, value) in flags {
+        if let Some(key) = find(key) {
+            layers.set(key, Origin::Flag(flag), &value);
+        }
+    }
+    if !layers.faults.is_empty() {
+        return Err(ConfigError { faults: layers.faults });
+    }
+    let Layers { config, origins, warnings, .. } = layers;
+    Ok(Loaded { config: config.check()?, origins, warnings })
+}
+
+#[derive(Default)]
+struct Layers {
+    config: Config,
+    origins: BTreeMap<&'static str, Origin>,
+    warnings: Vec<String>,
+    faults: Vec<String>,
+}
+
+impl Layers {
+    fn read(&mut self, path: &Path) {
+        let file = path.display();
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) => return self.faults.push(format!("cannot read {file}: {error}")),
+        };
+        let sections = match text.parse::<toml::Table>() {
+            Ok(sections) => sections,
+            Err(error) => {
+                let line = error.span().map_or(0, |span| text[..span.start].matches('\n').count());
+                // The parser's own rendering shows the line, which may hold a secret.
+                let message = error.message();
+                return self.faults.push(format!("{file}, line {}: {message}", line + 1));
+            }
+        };
+        for (section, keys) in sections {
+            match keys {
+                toml::Value::Table(keys) => {
+                    for (key, value) in keys {
+                        self.set_in_file(path, &format!("{section}.{key}"), value);
+                    }
+                }
+                _ => self.faults.push(format!(
+                    "{file}: {section} is not in a section; write [section] and key = value"
+                )),
+            }
+        }
+    }
+
+    fn set_in_file(&mut self, path: &Path, name: &str, value: toml::Value) {
+        let Some(key) = find(name) else {
+            let hint = nearest(name);
+            return self.faults.push(format!("{}: unknown key {name}; {hint}", path.display()));
+        };
+        let origin = Origin::File(path.to_owned());
+        match scalar(value) {
+            Some(text) => self.set(key, origin, &text),
+            None => self.faults.push(format!(
+                "{} in {origin}: a table is not allowed; use {}",
+                key.name,
+                key.allowed()
+            )),
+        }
+    }
+
+    fn set_variable(&mut self, variable: String, value: &str) {
+        match keys().iter().find(|key| key.variable() == variable) {
+            Some(key) => self.set(key, Origin::Variable(variable), value),
+            None => {
+                let name =
+                    variable[VARIABLE_PREFIX.len()..].to_ascii_lowercase().replacen('_', ".", 1);
+                let hint = nearest(&name);
+                self.warnings.push(format!("{variable} sets nothing; {hint}"));
+            }
+        }
+    }
+
+    fn set(&mut self, key: &'static Key, origin: Origin, text: &str) {
+        if key.set(&mut self.config, text) {
+            self.origins.insert(key.name, origin);
+            return;
+        }
+        let value = if key.is_secret() { "a value".to_owned() } else { format!("{text:?}") };
+        let allowed = key.allowed();
+        self.faults
+            .push(format!("{} in {origin}: {value} is not allowed; use {allowed}", key.name));
+    }
+}
+
+fn find(name: &str) -> Option<&'static Key> {
+    keys().iter().find(|key| key.name == name)
+}
+
+fn nearest(name: &str) -> String {
+    let distance = |key: &&Key| strsim::damerau_levenshtein(key.name, name);
+    keys().iter().min_by_key(distance).map_or_else(String::new, |key| {
+        format!("the nearest key is {} ({})", key.name, key.variable())
+    })
+}
+
+/// A value as text; an array as its elements, separated by commas.
+fn scalar(value: toml::Value) -> Option<String> {
+    match value {
+        toml::Value::String(text) => Some(text),
+        toml::Value::Array(values) => {
+            let texts: Option<Vec<_>> = values.into_iter().map(scalar).collect();
+            texts.map(|texts| texts.join(","))
+        }
+        toml::Value::Table(_) => None,
+        value => Some(value.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn variables(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    fn file(name: &str, text: &str) -> PathBuf {
+        let path = std::env::temp_dir().join(format!("fanfare-{}-{name}.toml", std::process::id()));
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    fn fault(name: &str, text: &str) -> String {
+        let path = file(name, text);
+        let error = load(Some(&path), [], []).unwrap_err().to_string();
+        std::fs::remove_file(&path).unwrap();
+        error.replace(&path.display().to_string(), "FILE")
+    }
+
+    #[test]
+    fn flags_override_variables_which_override_the_file() {
+        let path = file(
+            "layers",
+            "[server]\nbind = '1.1.1.1:1'\nshards = 2\n[limits]\noutbox_bytes = '2MiB'\nmessage_bytes = 4096\n\
+             [heartbeat]\ninterval = '1m'\n[auth]\nalgorithms = ['HS512', 'HS256']\n",
+        );
+        let environment =
+            variables(&[("FANFARE_SERVER_SHARDS", "3"), ("FANFARE_SERVER_BIND", "2.2.2.2:2")]);
+        let flags = [("server.bind", "--bind", "3.3.3.3:3".to_owned())];
+        let loaded = load(Some(&path), environment, flags).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let Config { server, limits, heartbeat, auth, .. } = &loaded.config;
+        assert_eq!((server.bind.port(), server.shards), (3, 3));
+        assert_eq!((limits.outbox_bytes, limits.message_bytes), (2 << 20, 4096));
+        assert_eq!((heartbeat.interval, auth.algorithms.len()), (Duration::from_secs(60), 2));
+        assert_eq!(loaded.origins["server.bind"], Origin::Flag("--bind"));
+        assert_eq!(loaded.origins["limits.outbox_bytes"], Origin::File(path));
+        assert!(!loaded.origins.contains_key("limits.memory"));
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_with_the_nearest() {
+        assert_eq!(
+            fault("unknown", "[limits]\noutbox_byte = 1\n"),
+            "FILE: unknown key limits.outbox_byte; the nearest key is limits.outbox_bytes \
+             (FANFARE_LIMITS_OUTBOX_BYTES)"
+        );
+        assert!(fault("section", "[limit]\nmemory = 1\n").contains("limits.memory"));
+        assert!(fault("bare", "bind = 1\n").contains("is not in a section"));
+    }
+
+    #[test]
+    fn a_bad_value_is_refused_with_what_is_allowed_and_every_one_is_told() {
+        let text = fault("bad", "[heartbeat]\ninterval = 25\n[server]\nbind = 'here'\n");
+        let mut lines: Vec<_> = text.lines().collect();
+        lines.sort_unstable();
+        assert_eq!(
+            lines,
+            [
+                "heartbeat.interval in FILE: \"25\" is not allowed; use a duration from 100ms to 1h",
+                "server.bind in FILE: \"here\" is not allowed; use an address and port such as 127.0.0.1:8080",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_secret_is_never_in_an_error() {
+        let short = fault("short", "[auth]\nhmac_secret = 'hunter2'\n");
+        assert!(short.starts_with("auth.hmac_secret in FILE: a value is not allowed"), "{short}");
+        let broken = fault("broken", "[auth]\nhmac_secret = 'hunter2\n");
+        assert!(broken.starts_with("FILE, line 2: ") && !broken.contains("hunter2"), "{broken}");
+    }
+
+    #[test]
+    fn an_unknown_variable_warns_and_names_the_nearest_key() {
+        let environment = variables(&[("FANFARE_LIMIT_MEMORY", "1"), ("PATH", "/bin")]);
+        let warnings = load(None, environment, []).unwrap().warnings;
+        assert_eq!(
+            warnings,
+            [
+                "FANFARE_LIMIT_MEMORY sets nothing; the nearest key is limits.memory (FANFARE_LIMITS_MEMORY)"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_missing_file_is_an_error() {
+        let error = load(Some(Path::new("/nowhere/fanfare.toml")), [], []).unwrap_err();
+        assert!(error.to_string().starts_with("cannot read /nowhere/fanfare.toml: "), "{error}");
+    }
+
+    #[test]
+    fn every_default_can_be_written_as_it_is_shown() {
+        for key in keys().iter().filter(|key| !key.is_secret() && key.name != "limits.connections")
+        {
+            assert!(key.set(&mut Config::default(), &key.default()), "{}", key.name);
+        }
+    }
+
+    #[test]
+    fn the_documentation_lists_every_key() {
+        let text = include_str!("../../docs/configuration.md");
+        let rows: Vec<_> = text.lines().filter(|line| line.starts_with("| `")).collect();
+        let row = |key: &Key| {
+            let default =
+                if key.name == "server.shards" { "one a core".to_owned() } else { key.default() };
+            format!("| `{}` | {default} | {} | {} |", key.name, key.allowed(), key.meaning)
+        };
+        let expected: Vec<_> = keys().iter().map(row).collect();
+        assert_eq!(rows, expected, "\n{}", expected.join("\n"));
+    }
+}
