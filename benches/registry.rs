@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
-use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use criterion::{Criterion, criterion_group, criterion_main};
 use fanfare::UserId;
 use fanfare::internals::{ConnectionId, Registry};
 
@@ -70,20 +70,17 @@ fn registry(criterion: &mut Criterion) {
             user = (user + 7919) % USERS;
             UserId::from(user)
         };
-        criterion.bench_function(&BenchmarkId::new("look-up", name).to_string(), |bencher| {
+        criterion.bench_function(&format!("look-up/{name}"), |bencher| {
             bencher.iter(|| map.reach(&next()));
         });
-        criterion.bench_function(
-            &BenchmarkId::new("connect and disconnect", name).to_string(),
-            |bencher| {
-                let tab = ConnectionId::fake(u32::MAX);
-                bencher.iter(|| {
-                    let user = next();
-                    map.connect(&user, tab);
-                    map.disconnect(&user, tab);
-                });
-            },
-        );
+        criterion.bench_function(&format!("connect and disconnect/{name}"), |bencher| {
+            let tab = ConnectionId::fake(u32::MAX);
+            bencher.iter(|| {
+                let user = next();
+                map.connect(&user, tab);
+                map.disconnect(&user, tab);
+            });
+        });
         let stop = Arc::new(AtomicBool::new(false));
         let writer = std::thread::spawn({
             let (map, stop) = (map.clone(), stop.clone());
@@ -98,12 +95,9 @@ fn registry(criterion: &mut Criterion) {
                 }
             }
         });
-        criterion.bench_function(
-            &BenchmarkId::new("look-up beside a writer", name).to_string(),
-            |bencher| {
-                bencher.iter(|| map.reach(&next()));
-            },
-        );
+        criterion.bench_function(&format!("look-up beside a writer/{name}"), |bencher| {
+            bencher.iter(|| map.reach(&next()));
+        });
         stop.store(true, Ordering::Relaxed);
         writer.join().unwrap();
     }
