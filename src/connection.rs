@@ -38,7 +38,7 @@ pub(crate) struct Life {
     pub(crate) pinged: Cell<Millis>,
     /// When the message that is not yet whole began, or 0.
     pub(crate) unfinished: Cell<Millis>,
-    /// Bytes that are held of it.
+    /// Bytes that the reader holds: of it, and of input not yet looked at.
     pub(crate) partial_bytes: Cell<usize>,
     /// Whether the reader waits for room in the ring, deaf to the peer's frames.
     pub(crate) is_paused: Cell<bool>,

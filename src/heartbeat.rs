@@ -120,8 +120,7 @@ impl Sweep {
         }
         connection.life.ping_due.set(now + self.interval);
         let ping = Burst::ping(frame::encode(Opcode::Ping, b""), now, &shard.budget);
-        // A Ping that finds the outbox full of control frames is not needed: a Pong is owed.
-        let _ = connection.outbox.borrow_mut().push_control(&ping);
+        connection.outbox.borrow_mut().push_control(&ping);
     }
 }
 

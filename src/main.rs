@@ -6,7 +6,7 @@ mod signals;
 
 use std::error::Error;
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -108,7 +108,7 @@ fn run(command: Command) -> Result<(), Failure> {
             serve(loaded, dev::greet)
         }
         Command::Serve { config, bind, shards } => {
-            let loaded = load(config, bind, shards)?;
+            let loaded = load(config.as_deref(), bind, shards)?;
             if loaded.config.auth.hmac_secret.is_none() {
                 return Err(Failure::Setup(NO_SECRET.to_owned()));
             }
@@ -120,7 +120,7 @@ fn run(command: Command) -> Result<(), Failure> {
             })
         }
         Command::Token { sub, name, ttl, config } => {
-            let auth = load(config, None, None)?.config.auth;
+            let auth = load(config.as_deref(), None, None)?.config.auth;
             let user = UserId::parse(&sub).map_err(|error| Failure::Setup(error.to_string()))?;
             let mut identity = Identity::new(user);
             if let Some(name) = name {
@@ -135,7 +135,7 @@ fn run(command: Command) -> Result<(), Failure> {
             Ok(())
         }
         Command::Check { config } => {
-            let loaded = load(config, None, None)?;
+            let loaded = load(config.as_deref(), None, None)?;
             loaded.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
             println!("configuration ok");
             for key in keys() {
@@ -149,7 +149,7 @@ fn run(command: Command) -> Result<(), Failure> {
 }
 
 fn load(
-    file: Option<PathBuf>,
+    file: Option<&Path>,
     bind: Option<String>,
     shards: Option<String>,
 ) -> Result<Loaded, Failure> {
@@ -158,7 +158,7 @@ fn load(
         variables.filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
     let flags = [("server.bind", "--bind", bind), ("server.shards", "--shards", shards)];
     let flags = flags.into_iter().filter_map(|(key, flag, value)| Some((key, flag, value?)));
-    Ok(config::load(file.as_deref(), variables, flags)?)
+    Ok(config::load(file, variables, flags)?)
 }
 
 /// Serves until a signal ends it; `announce` is told the address once it is bound.

@@ -98,7 +98,8 @@ impl Drop for Burst {
     }
 }
 
-/// What a shard's bursts and partial messages hold; a burst counts once, however many share it.
+/// What a shard's bursts, pieces and partial messages hold. A burst counts once, however many
+/// share it; each piece of it counts [`ENTRY_BYTES`].
 #[derive(Debug, Default)]
 pub(crate) struct Budget(Cell<usize>);
 
@@ -154,6 +155,15 @@ struct Piece {
 }
 
 impl Piece {
+    fn new(burst: Rc<Burst>, start: u32, end: u32) -> Self {
+        burst.budget.add(ENTRY_BYTES);
+        Self { burst, start, end }
+    }
+
+    fn whole(burst: &Rc<Burst>) -> Self {
+        Self::new(burst.clone(), 0, burst.len())
+    }
+
     fn bytes(&self) -> &[u8] {
         &self.burst.bytes[self.start as usize..self.end as usize]
     }
@@ -164,6 +174,12 @@ impl Piece {
 
     fn frames(&self) -> usize {
         self.burst.frames_from(self.start) - self.burst.frames_from(self.end)
+    }
+}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        self.burst.budget.subtract(ENTRY_BYTES);
     }
 }
 
@@ -180,7 +196,7 @@ impl Outbox {
         if self.is_closing {
             return Push::Closing;
         }
-        let piece = Piece { burst: burst.clone(), start, end };
+        let piece = Piece::new(burst.clone(), start, end);
         let held = self.held + piece.cost();
         if held > max_bytes && !self.pieces.is_empty() {
             return Push::Full;
@@ -191,23 +207,24 @@ impl Outbox {
         Push::Queued
     }
 
-    /// Queues a control frame ahead of the bursts that wait, at the next frame end. While as many
-    /// as [`CONTROL_MAX`] wait the frame is dropped: RFC 6455 section 5.5.3 lets a Pong stand for
-    /// the Pings before it, and a Ping that waits makes another pointless.
-    pub(crate) fn push_control(&mut self, burst: &Rc<Burst>) -> Push {
+    /// Queues a control frame ahead of the bursts that wait, at the next frame end. When as many
+    /// as [`CONTROL_MAX`] wait it takes the place of the last one: RFC 6455 section 5.5.3 lets the
+    /// latest Pong stand for those before it. A closing outbox drops it.
+    pub(crate) fn push_control(&mut self, burst: &Rc<Burst>) {
         if self.is_closing {
-            return Push::Closing;
+            return;
         }
         self.split_frame_in_flight();
         if self.ahead >= CONTROL_MAX {
-            return Push::Full;
+            self.ahead -= 1;
+            // Only the front can be in flight, so this one has not begun.
+            self.held -= self.pieces.remove(self.ahead).map_or(0, |piece| piece.cost());
         }
-        let piece = Piece { burst: burst.clone(), start: 0, end: burst.len() };
+        let piece = Piece::whole(burst);
         self.held += piece.cost();
         self.pieces.insert(self.ahead, piece);
         self.ahead += 1;
         self.wake_idle_writer();
-        Push::Queued
     }
 
     /// Queues the Close frame; nothing is taken after it. With `drop_waiting` only the frame in
@@ -223,7 +240,7 @@ impl Outbox {
             }
             dropped = waiting.iter().map(Piece::frames).sum();
         }
-        self.pieces.push_back(Piece { burst: burst.clone(), start: 0, end: burst.len() });
+        self.pieces.push_back(Piece::whole(burst));
         self.held = self.pieces.iter().map(Piece::cost).sum();
         self.ahead = 0;
         self.is_closing = true;
@@ -330,7 +347,7 @@ impl Outbox {
         }
         self.ahead = 1;
         if frame_end < piece.end {
-            let rest = Piece { burst: piece.burst.clone(), start: piece.start, end: frame_end };
+            let rest = Piece::new(piece.burst.clone(), piece.start, frame_end);
             piece.start = frame_end;
             self.pieces.push_front(rest);
             self.held += ENTRY_BYTES;
@@ -358,7 +375,7 @@ fn starts_a_frame(piece: &Piece) -> bool {
 fn detach(piece: &Piece) -> Piece {
     let Burst { at, budget, .. } = &*piece.burst;
     let burst = Burst::lone(Bytes::copy_from_slice(piece.bytes()), *at, budget);
-    Piece { start: 0, end: burst.len(), burst }
+    Piece::whole(&burst)
 }
 
 /// Control frames that may wait in one outbox: some for each kind, and no flood of Pongs for a
@@ -450,13 +467,15 @@ mod tests {
     }
 
     #[test]
-    fn control_frames_are_bounded() {
+    fn control_frames_are_bounded_and_the_latest_is_among_them() {
         let budget = budget();
         let mut outbox = Outbox::default();
         for _ in 0..CONTROL_MAX {
-            assert_eq!(outbox.push_control(&lone("!", &budget)), Push::Queued);
+            outbox.push_control(&lone("!", &budget));
         }
-        assert_eq!(outbox.push_control(&lone("!", &budget)), Push::Full);
+        outbox.push_control(&lone("?", &budget));
+        outbox.push_control(&lone("…", &budget));
+        assert_eq!(drain(&mut outbox, 7), "!".repeat(CONTROL_MAX - 1) + "…");
     }
 
     #[test]
@@ -471,7 +490,7 @@ mod tests {
             outbox.advance(written);
             assert_eq!(outbox.close(&lone("CLOSE", &budget), true), frames_dropped);
             assert_eq!(push(&mut outbox, &lone("late", &budget)), Push::Closing);
-            assert!(budget.used() <= 2 + 5);
+            assert!(budget.used() <= 2 + 5 + 2 * ENTRY_BYTES);
             assert_eq!(drain(&mut outbox, 2), expected);
         }
         assert_eq!(budget.used(), 0);
@@ -597,12 +616,14 @@ mod tests {
                     }
                     Operation::Control => {
                         label = label.wrapping_add(1);
-                        if outbox.push_control(&Burst::lone(vec![label; 3].into(), 1, &budget)) == Push::Full {
-                            continue;
-                        }
+                        outbox.push_control(&Burst::lone(vec![label; 3].into(), 1, &budget));
                         let after_flight = usize::from(in_flight > 0);
                         let controls = model[after_flight.min(model.len())..].iter();
-                        let index = after_flight + controls.take_while(|frame| frame.0).count();
+                        let mut index = after_flight + controls.take_while(|frame| frame.0).count();
+                        if index == CONTROL_MAX {
+                            index -= 1;
+                            model.remove(index);
+                        }
                         model.insert(index, (true, vec![label; 3]));
                     }
                     Operation::Write(bytes) => {

@@ -69,6 +69,7 @@ impl Reader {
             } else {
                 self.resume()
             };
+            self.account();
             match step {
                 Step::End => return,
                 // Boxed, as every connection's task would else hold room for this rare wait.
@@ -150,15 +151,14 @@ impl Reader {
                 }
             }
         }
-        self.account();
         (length - input.len(), step)
     }
 
-    /// Tells sweep and budget what is held of an unfinished message.
+    /// Tells sweep and budget what is held of an unfinished message, and of a turn's rest.
     fn account(&self) {
         let Dialog { shard, connection, .. } = &self.dialog;
         let life = &connection.life;
-        let held = self.decoder.buffered();
+        let held = self.decoder.buffered() + self.rest.capacity();
         shard.budget.add(held);
         shard.budget.subtract(life.partial_bytes.replace(held));
         match (self.decoder.is_mid_message(), life.unfinished.get()) {
@@ -174,6 +174,7 @@ impl Reader {
     }
 
     fn let_go(&mut self) {
+        self.rest = Vec::new();
         self.decoder = Decoder::new(frame::Limits { message_bytes: 0 });
         self.is_deaf = true;
         self.account();
@@ -280,8 +281,7 @@ impl Dialog {
     fn pong(&self, payload: &[u8]) {
         let Shard { clock, budget, .. } = &*self.shard;
         let pong = Burst::lone(frame::encode(Opcode::Pong, payload), clock.now(), budget);
-        // When as many control frames wait as may, this Ping shares the Pong of a later one.
-        let _ = self.connection.outbox.borrow_mut().push_control(&pong);
+        self.connection.outbox.borrow_mut().push_control(&pong);
     }
 
     fn close(&self, reason: &CloseReason) {

@@ -16,6 +16,7 @@ use tokio::task::spawn_local;
 
 use crate::clock::{Clock, Millis, millis};
 use crate::close::CloseReason;
+use crate::config::Limits;
 use crate::connection::{Connection, Connections, Life};
 use crate::frame;
 use crate::heartbeat;
@@ -138,6 +139,7 @@ pub(crate) struct Shard {
 
 impl Shard {
     fn new(hub: Arc<Inner>, index: usize) -> Self {
+        let Limits { memory, ring_bytes, .. } = hub.config.limits;
         Self {
             index: index as u16,
             clock: Clock::new(),
@@ -146,7 +148,7 @@ impl Shard {
             scratch: RefCell::new(vec![0; reader::SCRATCH_BYTES].into()),
             unsettled: RefCell::default(),
             closing: RefCell::default(),
-            max_held: hub.config.limits.memory / hub.shards.len(),
+            max_held: (memory - ring_bytes) / hub.shards.len(),
             is_stopping: Cell::new(false),
             hub,
         }
@@ -257,6 +259,15 @@ impl Shard {
         self.stats().holds(self.budget.used());
     }
 
+    fn close_some(&self, most: usize) {
+        let slots = self.connections.slots();
+        let group: Vec<_> = slots.iter().take(most).map(|(_, open)| open.clone()).collect();
+        drop(slots);
+        for connection in group {
+            self.close(&connection, &CloseReason::SHUTDOWN);
+        }
+    }
+
     async fn receive(self: &Rc<Self>) {
         match self.hub.shards[usize::from(self.index)].receive().await {
             Command::Accept(stream, permit) => match Socket::new(stream, permit) {
@@ -334,12 +345,7 @@ async fn drain(shard: Rc<Shard>) {
     let ticks = (spread.as_millis() / DRAIN_TICK.as_millis()).max(1) as usize;
     let per_tick = shard.connections.slots().len().div_ceil(ticks).max(1);
     loop {
-        let slots = shard.connections.slots();
-        let group: Vec<_> = slots.iter().take(per_tick).map(|(_, open)| open.clone()).collect();
-        drop(slots);
-        for connection in group {
-            shard.close(&connection, &CloseReason::SHUTDOWN);
-        }
+        shard.close_some(per_tick);
         tokio::time::sleep(DRAIN_TICK).await;
     }
 }

@@ -36,8 +36,8 @@ impl Config {
                 "limits.request_bytes must exceed limits.message_bytes, which a request carries",
             ),
             (
-                limits.memory < self.server.shards * limits.outbox_bytes,
-                "limits.memory must hold one full outbox a shard: raise it, or lower limits.outbox_bytes",
+                limits.memory < limits.ring_bytes + self.server.shards * limits.outbox_bytes,
+                "limits.memory must hold limits.ring_bytes and one full outbox a shard: raise it, or lower those",
             ),
             (
                 self.drain.spread > self.drain.timeout,
@@ -45,7 +45,8 @@ impl Config {
             ),
         ]
         .into_iter()
-        .filter_map(|(is_wrong, text)| is_wrong.then(|| text.to_owned()))
+        .filter(|(is_wrong, _)| *is_wrong)
+        .map(|(_, text)| text.to_owned())
     }
 }
 

@@ -254,7 +254,7 @@ static KEYS: &[Key] = &[
     ),
     Key::new(
         "limits.memory",
-        "Bytes that outboxes and partial messages hold together; over it the largest laggard is closed with 3008 first.",
+        "Bytes that outboxes, ring and partial messages hold together; over it the largest laggard is closed with 3008 first.",
         Kind::Size(|c| &mut c.limits.memory, MIB..=1024 * GIB),
     ),
     Key::new(

@@ -118,8 +118,8 @@ pub struct Limits {
     pub inbox: usize,
     /// Time an HTTP connection may idle between requests.
     pub keepalive_timeout: Duration,
-    /// Bytes that outboxes and partial messages may hold together; over it the largest laggard
-    /// is closed with 3008 first.
+    /// Bytes that outboxes, ring and partial messages may hold together; over it the largest
+    /// laggard is closed with 3008 first.
     pub memory: usize,
     /// Bytes of one message's payload, in or out; over it 1009 or 413.
     pub message_bytes: usize,

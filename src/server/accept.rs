@@ -89,7 +89,9 @@ fn is_of_one_peer(error: &io::Error) -> bool {
 async fn refuse(stream: TcpStream) -> io::Result<()> {
     let mut stream = tokio::net::TcpStream::from_std(stream)?;
     let mut discarded = [0; 4096];
-    stream.read(&mut discarded).await?;
+    if stream.read(&mut discarded).await? == 0 {
+        return Ok(());
+    }
     stream.write_all(UNAVAILABLE).await?;
     socket2::SockRef::from(&stream).shutdown(Shutdown::Write)?;
     while stream.read(&mut discarded).await? > 0 {}

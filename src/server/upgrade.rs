@@ -116,9 +116,8 @@ pub(super) fn chat<B>(
     request: &Request<B>,
 ) -> Result<(Response<Body>, Upgrade), Fault> {
     let stats = &shard.hub.stats;
-    let mut response = accept(request).map_err(|error| {
+    let mut response = accept(request).inspect_err(|error| {
         stats.fail_handshake(error.label());
-        error
     })?;
     let (token, answers_protocol) = token(request);
     if answers_protocol {
