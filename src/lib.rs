@@ -85,3 +85,7 @@ pub use hub::{Hub, StartError};
 pub use message::Message;
 pub use server::{ServeError, serve};
 pub use user::{Identity, UserId};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

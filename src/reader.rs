@@ -25,13 +25,13 @@ pub(crate) struct Reader {
     dialog: Dialog,
     /// Input that a turn left over.
     rest: Vec<u8>,
-    /// Set when the input no longer makes sense and is only discarded.
+    /// Set when the input no longer means anything: after a violation, or the peer's Close.
     is_deaf: bool,
 }
 
 /// What a turn came to.
 enum Step {
-    /// The peer is gone, or has answered our Close.
+    /// The peer is gone.
     End,
     /// A publish waits for room in the ring.
     Pause(Message),
@@ -55,7 +55,8 @@ impl Reader {
         Self { socket, decoder, dialog, rest: early.to_vec(), is_deaf: false }
     }
 
-    /// Reads until the peer is gone or has said goodbye.
+    /// Reads until the peer is gone. What follows a Close, ours or the peer's, is discarded: left
+    /// unread, it would have the kernel reset the connection, and the peer not see our Close.
     pub(crate) async fn run(&mut self) {
         loop {
             if self.holds_in_vain() {
@@ -136,6 +137,7 @@ impl Reader {
             }
             match self.decoder.decode(&mut input) {
                 Ok(Some(item)) => {
+                    self.is_deaf = matches!(item, Item::Close(_));
                     if let Some(end) = self.dialog.handle(item) {
                         step = end;
                         break;
@@ -207,8 +209,7 @@ impl Dialog {
     fn handle(&mut self, item: Item<'_>) -> Option<Step> {
         let is_closing = self.connection.outbox.borrow().is_closing();
         if is_closing {
-            // After our Close only the peer's means anything.
-            return matches!(item, Item::Close(_)).then_some(Step::End);
+            return None;
         }
         self.connection.life.heard.set(self.shard.clock.now());
         let reaction = match item {
@@ -220,7 +221,7 @@ impl Dialog {
             }
             Item::Close(code) => {
                 self.shard.answer_close(&self.connection, code);
-                return Some(Step::End);
+                return None;
             }
             Item::Fragment | Item::Pong => return None,
         };
