@@ -115,7 +115,8 @@ impl Sweep {
     }
 
     fn ping(&self, shard: &Shard, connection: &Connection, now: Millis) {
-        if now < connection.life.ping_due.get() {
+        // A Ping that is not answered keeps its deadline, which another would move on.
+        if now < connection.life.ping_due.get() || connection.life.pinged.get() > 0 {
             return;
         }
         connection.life.ping_due.set(now + self.interval);
