@@ -1,1 +1,62 @@
-fn main() {}
+//! Load tester for fanfare. README.md says what is measured, and how.
+
+mod backend;
+mod cli;
+mod clock;
+mod compare;
+mod failure;
+mod fanout;
+mod floor;
+mod frames;
+mod mark;
+mod outcome;
+mod process;
+mod progress;
+mod publisher;
+mod reader;
+mod report;
+mod scanner;
+mod schedule;
+mod subscribers;
+mod tally;
+mod target;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use tokio::runtime::{Builder, LocalOptions};
+
+use crate::cli::{Arguments, Command};
+use crate::failure::Failure;
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("fanfare-loadtest: {failure}");
+            ExitCode::from(match failure {
+                Failure::Setup(_) => 2,
+                Failure::Run(_) => 1,
+            })
+        }
+    }
+}
+
+fn run(command: Command) -> Result<(), Failure> {
+    raise_descriptor_limit()?;
+    // One thread generates all the load, so that it is seen when that thread is the limit.
+    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+    match command {
+        Command::Floor { bind } => Ok(floor::serve(bind)?),
+        Command::Fanout(fanout) if fanout.compare_floor => runtime.block_on(compare::run(&fanout)),
+        Command::Fanout(fanout) => runtime.block_on(fanout::run(&fanout)),
+    }
+}
+
+/// Takes as many descriptors as may be had, since each connection needs one.
+fn raise_descriptor_limit() -> Result<(), Failure> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, ..limit };
+    Ok(setrlimit(Resource::Nofile, raised).map_err(std::io::Error::from)?)
+}

@@ -1,0 +1,152 @@
+//! A backend that pushes over HTTP: one connection, kept alive, requests pipelined.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use tokio::io::AsyncReadExt;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::Notify;
+use tokio::task::{AbortHandle, spawn_local};
+use tokio::time::timeout;
+
+use crate::failure::Failure;
+use crate::publisher::write_all;
+use crate::target::Target;
+
+/// An open connection to the API.
+#[derive(Debug)]
+pub(crate) struct Backend {
+    pub(crate) write: Rc<OwnedWriteHalf>,
+    pub(crate) answers: Rc<Answers>,
+    reading: AbortHandle,
+}
+
+/// What the server said to publishes so far, in the order of the requests.
+#[derive(Debug, Default)]
+pub(crate) struct Answers {
+    pub(crate) count: Cell<u64>,
+    /// Numbers, from 0, of the requests that were answered with 503.
+    pub(crate) refused: RefCell<Vec<u64>>,
+    /// Why no more answers come.
+    fault: RefCell<Option<String>>,
+    changed: Notify,
+}
+
+impl Backend {
+    /// Connects, and checks that the key opens the API.
+    pub(crate) async fn connect(target: &Target, key: &str) -> Result<Self, Failure> {
+        let address = target.address();
+        let setup = |text: String| Failure::Setup(format!("the api at {address} {text}"));
+        let probe = async {
+            let (read, write) = target.dial(0).await?.into_split();
+            let request = format!(
+                "POST /api/info HTTP/1.1\r\nhost: {address}\r\nx-api-key: {key}\r\n\
+                 content-length: 2\r\n\r\n{{}}"
+            );
+            write_all(&write, request.as_bytes()).await?;
+            let mut responses = Responses { read, buffer: BytesMut::new() };
+            let status = responses.next().await?;
+            Ok::<_, io::Error>((write, responses, status))
+        };
+        let answer = timeout(PATIENCE, probe).await.map_err(|_| setup("does not answer".into()))?;
+        let (write, responses, status) =
+            answer.map_err(|error| setup(format!("cannot be used: {error}")))?;
+        match status {
+            200 => {}
+            401 => {
+                return Err(setup("refuses the key; --api-key takes the server's api.key".into()));
+            }
+            404 => return Err(setup("is off; set the server's api.key".into())),
+            status => return Err(setup(format!("answers with status {status}"))),
+        }
+        let answers = Rc::new(Answers::default());
+        let reading = spawn_local(responses.count(answers.clone())).abort_handle();
+        Ok(Self { write: Rc::new(write), answers, reading })
+    }
+}
+
+impl Drop for Backend {
+    fn drop(&mut self) {
+        self.reading.abort();
+    }
+}
+
+impl Answers {
+    /// Waits until so many publishes are answered.
+    pub(crate) async fn wait(&self, count: u64) -> Result<(), Failure> {
+        while self.count.get() < count {
+            let changed = self.changed.notified();
+            if let Some(fault) = &*self.fault.borrow() {
+                return Err(Failure::Run(format!("the api failed: {fault}")));
+            }
+            if timeout(PATIENCE, changed).await.is_err() {
+                let left = count - self.count.get();
+                return Err(Failure::Run(format!("the api leaves {left} publishes unanswered")));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Responses on a connection, one after the other.
+#[derive(Debug)]
+struct Responses {
+    read: OwnedReadHalf,
+    buffer: BytesMut,
+}
+
+impl Responses {
+    async fn count(mut self, answers: Rc<Answers>) {
+        loop {
+            let fault = match self.next().await {
+                Ok(200) => None,
+                Ok(503) => {
+                    answers.refused.borrow_mut().push(answers.count.get());
+                    None
+                }
+                Ok(status) => Some(format!("it answers a publish with status {status}")),
+                Err(error) => Some(error.to_string()),
+            };
+            let ends = fault.is_some();
+            *answers.fault.borrow_mut() = fault;
+            answers.count.set(answers.count.get() + u64::from(!ends));
+            answers.changed.notify_waiters();
+            if ends {
+                return;
+            }
+        }
+    }
+
+    /// The next status.
+    async fn next(&mut self) -> io::Result<u16> {
+        loop {
+            if let Some((status, size)) = parse(&self.buffer)? {
+                self.buffer.advance(size);
+                return Ok(status);
+            }
+            if self.read.read_buf(&mut self.buffer).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+    }
+}
+
+/// Status and size of the response that `bytes` begin with, once it is whole.
+fn parse(bytes: &[u8]) -> io::Result<Option<(u16, usize)>> {
+    let invalid = |text: &str| io::Error::new(io::ErrorKind::InvalidData, text);
+    let mut headers = [httparse::EMPTY_HEADER; 32];
+    let mut response = httparse::Response::new(&mut headers);
+    let head = response.parse(bytes).map_err(|_| invalid("the answer is not HTTP"))?;
+    let (httparse::Status::Complete(head), Some(status)) = (head, response.code) else {
+        return Ok(None);
+    };
+    let length = response.headers.iter().find(|header| header.name == "content-length");
+    let length = length.and_then(|header| str::from_utf8(header.value).ok()?.parse().ok());
+    let length: usize = length.ok_or_else(|| invalid("the answer has no content-length"))?;
+    Ok((bytes.len() >= head + length).then_some((status, head + length)))
+}
+
+const PATIENCE: Duration = Duration::from_secs(10);

@@ -1,0 +1,147 @@
+//! Who publishes: a chat connection or a backend over HTTP, by schedule.
+
+use std::cell::Cell;
+use std::io;
+use std::rc::Rc;
+
+use fastwebsockets::{OpCode, Payload};
+use tokio::net::tcp::OwnedWriteHalf;
+use tokio::task::yield_now;
+
+use crate::clock::{Clock, Timer};
+use crate::failure::Failure;
+use crate::frames;
+use crate::mark::Mark;
+use crate::schedule::Schedule;
+
+/// Writes publishes when they are due.
+#[derive(Debug)]
+pub(crate) struct Publisher {
+    write: Rc<OwnedWriteHalf>,
+    encoder: Encoder,
+    clock: Clock,
+    timer: Timer,
+    sent: Rc<Cell<u64>>,
+}
+
+impl Publisher {
+    pub(crate) fn new(
+        write: Rc<OwnedWriteHalf>,
+        encoder: Encoder,
+        clock: Clock,
+    ) -> io::Result<Self> {
+        let timer = Timer::new(clock)?;
+        Ok(Self { write, encoder, clock, timer, sent: Rc::default() })
+    }
+
+    /// How many were written, kept up to date.
+    pub(crate) fn sent(&self) -> Rc<Cell<u64>> {
+        self.sent.clone()
+    }
+
+    /// Publishes what the schedule says. What is late is written as soon as the server takes it;
+    /// what it has not taken [`GRACE`] after the schedule's end never is.
+    pub(crate) async fn run(&mut self, mut schedule: Schedule) -> Result<(), Failure> {
+        let mut batch = Vec::new();
+        let give_up = schedule.end().saturating_add(GRACE);
+        loop {
+            let now = self.clock.now();
+            let mut count = 0;
+            while batch.len() < BATCH_MAX
+                && now < give_up
+                && let Some(due) = schedule.take(now)
+            {
+                self.encoder.append(due, &mut batch);
+                count += 1;
+            }
+            if count > 0 {
+                write_all(&self.write, &batch).await.map_err(|error| {
+                    Failure::Run(format!("the publishing connection failed: {error}"))
+                })?;
+                self.sent.set(self.sent.get() + count);
+                batch.clear();
+                // Readers share the thread, and a socket that takes everything never waits.
+                yield_now().await;
+                continue;
+            }
+            match schedule.next(now).filter(|_| now < give_up) {
+                Some(due) => self.timer.until(due).await?,
+                None => return Ok(()),
+            }
+        }
+    }
+}
+
+/// Turns numbers and times into publishes on the wire.
+#[derive(Debug)]
+pub(crate) struct Encoder {
+    publisher: u16,
+    sequence: u32,
+    template: Vec<u8>,
+    /// Where in the template the mark goes.
+    mark: usize,
+    is_framed: bool,
+    copy: Vec<u8>,
+}
+
+impl Encoder {
+    /// Chat messages with bodies of `size` bytes.
+    pub(crate) fn chat(publisher: u16, size: usize) -> Self {
+        Self::new(publisher, r#"{"type":"message","body":""#, size, r#""}"#, true)
+    }
+
+    /// Payloads of `size` bytes and nothing else.
+    pub(crate) fn bare(publisher: u16, size: usize) -> Self {
+        Self::new(publisher, "", size, "", true)
+    }
+
+    /// Requests to broadcast data that holds `size` bytes.
+    pub(crate) fn http(publisher: u16, size: usize, host: &str, key: &str) -> Self {
+        let (before, after) = (r#"{"data":{"type":"notification","body":""#, r#""}}"#);
+        let head = format!(
+            "POST /api/broadcast_all HTTP/1.1\r\nhost: {host}\r\nx-api-key: {key}\r\n\
+             content-length: {}\r\n\r\n{before}",
+            before.len() + size + after.len()
+        );
+        Self::new(publisher, &head, size, after, false)
+    }
+
+    fn new(publisher: u16, before: &str, size: usize, after: &str, is_framed: bool) -> Self {
+        let mut template = before.as_bytes().to_vec();
+        template.resize(before.len() + size.max(Mark::BYTES), b'.');
+        template.extend_from_slice(after.as_bytes());
+        let mark = before.len();
+        Self { publisher, sequence: 0, template, mark, is_framed, copy: Vec::new() }
+    }
+
+    /// Appends the next publish.
+    fn append(&mut self, due: u64, batch: &mut Vec<u8>) {
+        let mark = Mark { publisher: self.publisher, sequence: self.sequence, due };
+        self.sequence += 1;
+        mark.write(&mut self.template[self.mark..]);
+        if self.is_framed {
+            self.copy.clone_from(&self.template);
+            frames::append(batch, true, OpCode::Text, Payload::BorrowedMut(&mut self.copy));
+        } else {
+            batch.extend_from_slice(&self.template);
+        }
+    }
+}
+
+/// Like `AsyncWriteExt::write_all`, for a half that its reader shares.
+pub(crate) async fn write_all(write: &OwnedWriteHalf, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match write.try_write(bytes) {
+            Ok(written) => bytes = &bytes[written..],
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => write.writable().await?,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Bytes written at once when much is due.
+const BATCH_MAX: usize = 64 * 1024;
+
+/// How long after its end a schedule may be caught up with, in nanoseconds.
+const GRACE: u64 = 500_000_000;

@@ -1,0 +1,141 @@
+//! The reading side of a connection: every read goes to one shared buffer and is scanned there.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use fastwebsockets::{OpCode, Payload};
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+
+use crate::clock::Clock;
+use crate::frames;
+use crate::scanner::{CLOSE, Frame, PING, Scanner};
+use crate::target::Link;
+
+/// What all readers of a run share.
+#[derive(Clone, Debug)]
+pub(crate) struct Scratch {
+    pub(crate) clock: Clock,
+    buffer: Rc<RefCell<Box<[u8]>>>,
+}
+
+impl Scratch {
+    pub(crate) fn new(clock: Clock) -> Self {
+        Self { clock, buffer: Rc::new(RefCell::new(vec![0; READ_MAX].into())) }
+    }
+}
+
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum End {
+    /// With a Close frame, and its code if it has one.
+    Close(Option<u16>),
+    /// Without one: the socket was closed or reset.
+    Cut,
+    /// The server masked a frame.
+    Nonsense,
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Close(Some(code)) => write!(f, "close {code}"),
+            Self::Close(None) => f.write_str("close without a code"),
+            Self::Cut => f.write_str("cut without a close"),
+            Self::Nonsense => f.write_str("a masked frame from the server"),
+        }
+    }
+}
+
+/// One connection's reading side; answers pings.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    read: OwnedReadHalf,
+    /// Where pongs go; `None` if somebody else writes, whose frames are signs of life as well.
+    write: Option<Rc<OwnedWriteHalf>>,
+    early: Bytes,
+    scanner: Scanner,
+    scratch: Scratch,
+}
+
+impl Reader {
+    /// Reads a link, and gives its writing side back.
+    pub(crate) fn new(link: Link, scratch: &Scratch) -> (Self, Rc<OwnedWriteHalf>) {
+        let write = Rc::new(link.write);
+        let reader = Self {
+            read: link.read,
+            write: Some(write.clone()),
+            early: link.early,
+            scanner: Scanner::default(),
+            scratch: scratch.clone(),
+        };
+        (reader, write)
+    }
+
+    /// Leaves pings unanswered, since somebody else writes.
+    pub(crate) fn mute(mut self) -> Self {
+        self.write = None;
+        self
+    }
+
+    /// Reads to the end. `visit` gets each frame, and the time of the read that completed it.
+    pub(crate) async fn run(mut self, mut visit: impl FnMut(u64, Frame<'_>)) -> End {
+        let early = std::mem::take(&mut self.early);
+        let now = self.scratch.clock.now();
+        if let Some(end) = scan(&mut self.scanner, self.write.as_deref(), &early, now, &mut visit) {
+            return end;
+        }
+        poll_fn(|context| self.poll(context, &mut visit)).await
+    }
+
+    fn poll(
+        &mut self,
+        context: &mut Context<'_>,
+        visit: &mut impl FnMut(u64, Frame<'_>),
+    ) -> Poll<End> {
+        let mut buffer = self.scratch.buffer.borrow_mut();
+        loop {
+            let mut buffer = ReadBuf::new(&mut buffer);
+            let read = ready!(Pin::new(&mut self.read).poll_read(context, &mut buffer));
+            let input = buffer.filled();
+            if read.is_err() || input.is_empty() {
+                return Poll::Ready(End::Cut);
+            }
+            let now = self.scratch.clock.now();
+            if let Some(end) = scan(&mut self.scanner, self.write.as_deref(), input, now, visit) {
+                return Poll::Ready(end);
+            }
+        }
+    }
+}
+
+fn scan(
+    scanner: &mut Scanner,
+    write: Option<&OwnedWriteHalf>,
+    input: &[u8],
+    now: u64,
+    visit: &mut impl FnMut(u64, Frame<'_>),
+) -> Option<End> {
+    let mut close = None;
+    let scanned = scanner.scan(input, |frame| match frame.opcode {
+        CLOSE => {
+            let code = frame.head.first_chunk().map(|code| u16::from_be_bytes(*code));
+            close = Some(End::Close(code));
+        }
+        PING => {
+            let pong = frames::masked(OpCode::Pong, Payload::Borrowed(frame.head));
+            // A peer that has no room for a pong is not waiting for one.
+            let _ = write.map(|write| write.try_write(&pong));
+        }
+        _ => visit(now, frame),
+    });
+    close.or(scanned.is_err().then_some(End::Nonsense))
+}
+
+/// Bytes of one read: more than the bursts of a server, so that each is one read.
+const READ_MAX: usize = 256 * 1024;

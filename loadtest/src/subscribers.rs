@@ -1,0 +1,126 @@
+//! Many subscribers, counted together.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use fastwebsockets::{OpCode, Payload};
+use tokio::net::tcp::OwnedWriteHalf;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use crate::failure::Failure;
+use crate::frames;
+use crate::reader::{End, Reader, Scratch};
+use crate::tally::Tally;
+use crate::target::{Link, Opening, Target};
+
+/// Open connections that read what comes; dropping this drops them.
+#[derive(Debug)]
+pub(crate) struct Subscribers {
+    pub(crate) tally: Rc<Tally>,
+    scratch: Scratch,
+    /// Of how many deliveries to a connection one is timed.
+    stride: u32,
+    writers: Vec<Rc<OwnedWriteHalf>>,
+    readers: JoinSet<()>,
+}
+
+impl Subscribers {
+    pub(crate) fn new(scratch: &Scratch, stride: u32) -> Self {
+        Self {
+            tally: Tally::new(),
+            scratch: scratch.clone(),
+            stride,
+            writers: Vec::new(),
+            readers: JoinSet::new(),
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.writers.len()
+    }
+
+    /// Connects users; `each` is told of every one that is through.
+    pub(crate) async fn open(
+        &mut self,
+        target: &Target,
+        users: std::ops::Range<u32>,
+        mut each: impl FnMut(),
+    ) -> Result<(), Failure> {
+        let mut opening = Opening::new(target, users);
+        while let Some(link) = opening.next().await {
+            let (reader, write) = Reader::new(link?, &self.scratch);
+            self.add(reader, write);
+            each();
+        }
+        self.check()
+    }
+
+    /// Takes in a connection that also publishes.
+    pub(crate) fn add_publisher(&mut self, link: Link) -> Rc<OwnedWriteHalf> {
+        let (reader, write) = Reader::new(link, &self.scratch);
+        self.add(reader.mute(), write.clone());
+        write
+    }
+
+    fn add(&mut self, reader: Reader, write: Rc<OwnedWriteHalf>) {
+        let visit = self.tally.subscriber(self.writers.len() as u32, self.stride);
+        let tally = self.tally.clone();
+        self.writers.push(write);
+        self.readers.spawn_local(async move { tally.count_end(reader.run(visit).await) });
+    }
+
+    /// Has every connection answer a ping, so that all are known to be subscribed.
+    pub(crate) async fn call_roll(&self) -> Result<(), Failure> {
+        let ping = frames::masked(OpCode::Ping, Payload::Borrowed(b""));
+        let expected = self.tally.pongs.get() + self.writers.len() as u32;
+        for write in &self.writers {
+            // One that cannot be written to does not answer, which is noticed.
+            let _ = write.try_write(&ping);
+        }
+        let answered = async {
+            while self.tally.pongs.get() < expected {
+                let changed = self.tally.changed.notified();
+                self.check()?;
+                changed.await;
+            }
+            Ok(())
+        };
+        timeout(PATIENCE, answered).await.unwrap_or_else(|_| {
+            let answers = self.tally.pongs.get();
+            Err(Failure::Run(format!("{answers} of {expected} connections answer a ping")))
+        })
+    }
+
+    /// Waits until all of `deliveries` have come, or no more do.
+    pub(crate) async fn drain(&self, deliveries: u64) {
+        let mut quiet = 0;
+        while self.tally.deliveries.get() < deliveries && quiet < QUIET_TICKS {
+            let before = self.tally.deliveries.get();
+            sleep(TICK).await;
+            quiet = if self.tally.deliveries.get() > before { 0 } else { quiet + 1 };
+        }
+    }
+
+    /// Fails if the server does not want somebody.
+    fn check(&self) -> Result<(), Failure> {
+        let ends = self.tally.ends.borrow();
+        match ends.first_key_value() {
+            None => Ok(()),
+            Some((End::Close(Some(1008)), _)) => Err(Failure::Setup(
+                "the server refuses the tokens (close 1008); --secret takes the server's \
+                 auth.hmac_secret"
+                    .to_owned(),
+            )),
+            Some((end, count)) => {
+                Err(Failure::Run(format!("{count} connections ended early: {end}")))
+            }
+        }
+    }
+}
+
+const PATIENCE: Duration = Duration::from_secs(30);
+const TICK: Duration = Duration::from_millis(20);
+
+/// After two seconds without a delivery none is expected any more.
+const QUIET_TICKS: u32 = 100;
