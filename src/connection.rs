@@ -1,8 +1,9 @@
 //! One connection as its shard sees it, and the slab that holds them all. No socket here.
 
 use std::cell::{Cell, Ref, RefCell};
+use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 
 use slab::Slab;
 
@@ -59,6 +60,11 @@ impl Connection {
         }
     }
 
+    /// Bytes that it alone could give back.
+    pub(crate) fn held(&self) -> usize {
+        self.outbox.borrow().held() + self.life.partial_bytes.get()
+    }
+
     pub(crate) fn is_cut(&self) -> bool {
         self.is_cut.get()
     }
@@ -68,6 +74,16 @@ impl Connection {
         self.is_cut.set(true);
         self.wake_reader();
         self.outbox.borrow_mut().abandon()
+    }
+
+    /// Resolves once the connection closes; for the reader.
+    pub(crate) async fn closed(&self) {
+        poll_fn(|context| {
+            self.register_reader(context);
+            let is_closing = self.outbox.borrow().is_closing();
+            if is_closing { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
     }
 
     /// Has [`Connection::wake_reader`] wake this task, whatever it waits for.

@@ -121,8 +121,11 @@ impl Reader {
     fn resume(&mut self) -> Step {
         let mut input = std::mem::take(&mut self.rest);
         let (used, step) = self.process(&mut input);
-        input.drain(..used);
-        self.rest = input;
+        // A buffer is kept only for what is in it.
+        if used < input.len() {
+            input.drain(..used);
+            self.rest = input;
+        }
         step
     }
 
@@ -151,6 +154,9 @@ impl Reader {
                     self.dialog.close(&violation.close_reason());
                     self.is_deaf = true;
                 }
+            }
+            if !self.decoder.is_mid_message() {
+                self.dialog.connection.life.unfinished.set(0);
             }
         }
         (length - input.len(), step)
@@ -236,7 +242,6 @@ impl Dialog {
     }
 
     fn receive(&mut self, message: Received<'_>) -> Reaction {
-        self.connection.life.unfinished.set(0);
         self.shard.stats().received();
         self.protocol.receive(message)
     }
@@ -262,11 +267,14 @@ impl Dialog {
                 freed.wait().await;
             }
         };
-        let patience = hub.config.limits.publish_wait;
-        let waited = tokio::time::timeout(patience, admitted).await;
+        let is_admitted = tokio::select! {
+            () = admitted => true,
+            () = self.connection.closed() => return,
+            () = tokio::time::sleep(hub.config.limits.publish_wait) => false,
+        };
         life.is_paused.set(false);
         life.heard.set(self.shard.clock.now());
-        if waited.is_err() {
+        if !is_admitted {
             hub.stats.refuse(PublishError::Overloaded);
             self.refuse(&chat::overloaded());
         }

@@ -1,6 +1,7 @@
 //! One thread, its runtime, and the connections that it alone touches.
 
 use std::cell::{Cell, RefCell};
+use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::io;
 use std::net::TcpStream;
@@ -238,25 +239,32 @@ impl Shard {
         }
     }
 
-    /// Closes the largest laggards until the shard holds no more than its share of the memory.
+    /// Ends the largest laggards if the shard holds more than its share of the memory.
     pub(crate) fn relieve(&self) {
-        while self.budget.used() > self.max_held {
-            let held = |connection: &Connection| {
-                connection.outbox.borrow().held() + connection.life.partial_bytes.get()
-            };
-            let slots = self.connections.slots();
-            let connections = slots.iter().map(|(_, connection)| connection);
-            let Some(largest) = connections.max_by_key(|connection| held(connection)) else {
-                return;
-            };
-            let largest = largest.clone();
-            drop(slots);
-            if held(&largest) == 0 {
-                return;
-            }
-            self.close(&largest, &CloseReason::SLOW);
+        if self.budget.used() > self.max_held {
+            self.evict_laggards();
         }
         self.stats().holds(self.budget.used());
+    }
+
+    /// One look at everybody, however many must go. Who closes already and still holds much is cut.
+    fn evict_laggards(&self) {
+        let slots = self.connections.slots();
+        let mut laggards: Vec<_> = slots.iter().map(|(_, open)| open.clone()).collect();
+        drop(slots);
+        laggards.extend(self.closing.borrow().iter().filter_map(|(_, weak)| weak.upgrade()));
+        laggards.sort_by_cached_key(|connection| Reverse(connection.held()));
+        for connection in laggards {
+            if self.budget.used() <= self.max_held || connection.held() == 0 {
+                break;
+            }
+            let is_closing = connection.outbox.borrow().is_closing();
+            if is_closing {
+                self.stats().dropped(connection.cut());
+            } else {
+                self.close(&connection, &CloseReason::SLOW);
+            }
+        }
     }
 
     fn close_some(&self, most: usize) {
@@ -322,6 +330,8 @@ impl Shard {
             return false;
         }
         self.hub.connections.fetch_sub(1, Ordering::SeqCst);
+        // Its reader lets go of them as soon as it runs.
+        self.budget.subtract(connection.life.partial_bytes.take());
         self.stats().closed(code);
         let user = &connection.identity.user;
         if self.hub.registry.disconnect(user, connection.id) == Duty::Settle {
