@@ -4,4 +4,5 @@
 
 // RFC 6455 on the wire: what a peer may not send, and the code it sees for it.
 mod frames;
+mod peer;
 mod support;
