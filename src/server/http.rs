@@ -6,9 +6,10 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use bytes::{Buf, BytesMut};
 use hyper::body::Incoming;
 use hyper::server::conn::http1::{self, Parts};
 use hyper::service::service_fn;
@@ -40,11 +41,10 @@ pub(crate) async fn serve_socket(shard: Rc<Shard>, socket: Socket) {
             Ok::<Response<Body>, Infallible>(response)
         })
     });
-    let watched = Watched { socket, pace: pace.clone() };
+    let wire = Rc::new(Wire { socket, pace: pace.clone(), answers: RefCell::default() });
     let mut connection = http1::Builder::new()
         .max_buf_size(limits.header_bytes)
-        .pipeline_flush(true)
-        .serve_connection(TokioIo::new(watched), service);
+        .serve_connection(TokioIo::new(Watched(wire.clone())), service);
 
     let mut draining = pin!(shard.hub.draining());
     let mut overdue = pin!(pace.overdue());
@@ -52,9 +52,14 @@ pub(crate) async fn serve_socket(shard: Rc<Shard>, socket: Socket) {
     let outcome = loop {
         tokio::select! {
             biased;
-            outcome = poll_fn(|context| connection.poll_without_shutdown(context)) => {
-                break Some(outcome);
-            }
+            outcome = poll_fn(|context| {
+                let outcome = connection.poll_without_shutdown(context);
+                if outcome.is_pending() {
+                    // An error shows again at the next read.
+                    let _ = wire.poll_send(context);
+                }
+                outcome
+            }) => break Some(outcome),
             () = &mut draining, if !is_draining => {
                 is_draining = true;
                 Pin::new(&mut connection).graceful_shutdown();
@@ -62,8 +67,11 @@ pub(crate) async fn serve_socket(shard: Rc<Shard>, socket: Socket) {
             () = &mut overdue => break None,
         }
     };
-    let Parts { io, read_buf, .. } = connection.into_parts();
-    let socket = io.into_inner().socket;
+    let Parts { read_buf, .. } = connection.into_parts();
+    // A peer that does not take its answers in this time has gone.
+    let sent = poll_fn(|context| wire.poll_send(context));
+    let _ = tokio::time::timeout(limits.close_timeout, sent).await;
+    let Some(Wire { socket, .. }) = Rc::into_inner(wire) else { return };
     match (outcome, upgrade.take()) {
         (Some(Ok(())), Some(Upgrade::Chat(identity))) => {
             let chat = Box::new(Chat::new(&identity));
@@ -142,47 +150,78 @@ impl Pace {
     }
 }
 
-/// A socket that tells its pace when something comes in.
+/// A socket whose answers wait until no more requests are there to be answered, so that those to
+/// pipelined ones leave in one send.
 #[derive(Debug)]
-struct Watched {
+struct Wire {
     socket: Socket,
     pace: Rc<Pace>,
+    answers: RefCell<BytesMut>,
 }
+
+impl Wire {
+    fn poll_send(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut answers = self.answers.borrow_mut();
+        while !answers.is_empty() {
+            match self.socket.stream.try_write(&answers) {
+                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Ok(sent) => answers.advance(sent),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    ready!(self.socket.stream.poll_write_ready(context))?;
+                }
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+        *answers = BytesMut::new();
+        Poll::Ready(Ok(()))
+    }
+
+    /// Resolves when there is room for another answer.
+    fn poll_room(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.answers.borrow().len() < ANSWERS_MAX {
+            return Poll::Ready(Ok(()));
+        }
+        self.poll_send(context)
+    }
+}
+
+/// What HTTP sees of a [`Wire`]; tells the pace when something comes in.
+#[derive(Debug)]
+struct Watched(Rc<Wire>);
 
 impl AsyncRead for Watched {
     fn poll_read(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let polled = Pin::new(&mut self.socket.stream).poll_read(context, buffer);
-        if buffer.filled().len() > before {
-            self.pace.read();
+        let Wire { socket, pace, .. } = &*self.0;
+        // Who does not take its answers is asked for no more questions.
+        ready!(self.0.poll_room(context))?;
+        loop {
+            ready!(socket.stream.poll_read_ready(context))?;
+            match socket.stream.try_read_buf(buffer) {
+                Ok(0) => return Poll::Ready(Ok(())),
+                Ok(_) => {
+                    pace.read();
+                    return Poll::Ready(Ok(()));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
         }
-        polled
     }
 }
 
 impl AsyncWrite for Watched {
     fn poll_write(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket.stream).poll_write(context, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket.stream).poll_write_vectored(context, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
+        ready!(self.0.poll_room(context))?;
+        self.0.answers.borrow_mut().extend_from_slice(bytes);
+        Poll::Ready(Ok(bytes.len()))
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -190,7 +229,7 @@ impl AsyncWrite for Watched {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.socket.half_close();
+        self.0.socket.half_close();
         Poll::Ready(Ok(()))
     }
 }
@@ -222,3 +261,6 @@ async fn linger(socket: &Socket, patience: Duration) {
 
 const REQUEST_TIMEOUT: &[u8] =
     b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+
+/// Bytes of answers that wait for the requests behind theirs.
+const ANSWERS_MAX: usize = 64 << 10;

@@ -175,6 +175,12 @@ pub const CLOSE: u8 = 8;
 pub const PING: u8 = 9;
 pub const PONG: u8 = 10;
 
+/// An answer must carry this header line, however its name is written.
+pub fn assert_header(answer: &str, line: &str) {
+    let (head, _) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.lines().any(|header| header.eq_ignore_ascii_case(line)), "{line} in {head}");
+}
+
 /// Waits for what only shows by looking.
 pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
