@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::{Method, Request, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -57,10 +57,14 @@ fn authorize(hub: &Inner, request: &Request<Incoming>) -> Result<(), Fault> {
 }
 
 async fn read(request: Request<Incoming>, max: usize) -> Result<Bytes, Fault> {
+    let too_large = || Fault::too_large(format!("the request's body is over {max} bytes"));
+    if request.body().size_hint().lower() > max as u64 {
+        return Err(too_large());
+    }
     let read = Limited::new(request.into_body(), max).collect().await;
     let body = read.map_err(|error| {
         if error.is::<LengthLimitError>() {
-            return Fault::too_large(format!("the request's body is over {max} bytes"));
+            return too_large();
         }
         Fault::bad_request("the request's body is incomplete")
     })?;
@@ -158,6 +162,10 @@ fn info(hub: &Inner, _: &[u8]) -> Result<Response<Body>, Fault> {
 }
 
 fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Fault> {
+    // A derived type would also take an array of its fields.
+    if !body.trim_ascii_start().starts_with(b"{") {
+        return Err(Fault::bad_request("bad request: send a JSON object"));
+    }
     serde_json::from_slice(body)
         .map_err(|error| Fault::bad_request(format!("bad request: {error}")))
 }

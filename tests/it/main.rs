@@ -2,11 +2,17 @@
 
 #![allow(missing_docs, unreachable_pub, reason = "tests have no public side")]
 
+// The HTTP API: every method, every fault, order, pipelining and keep-alive.
+mod api;
+// What people say to each other, to the byte, and what is answered to nonsense.
+mod chat;
 // RFC 6455 on the wire: what a peer may not send, and the code it sees for it.
 mod frames;
 // The HTTP side of becoming a WebSocket: faults, tokens' places, early frames, slow requests.
 mod handshake;
 mod peer;
+// Who is told of whom: joins, leaves, tabs, crowds.
+mod presence;
 mod support;
 // Whose a connection is: what a token must be, and how a bad one is told.
 mod tokens;
