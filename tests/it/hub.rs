@@ -1,0 +1,166 @@
+use fanfare::{CloseReason, Config, Hub, Message, PublishError, UserId};
+
+use crate::support::*;
+
+#[test]
+fn publishing_needs_no_runtime_and_may_come_from_any_thread() {
+    let server = TestServer::with(|config| config.server.shards = 2);
+    let mut peers: Vec<_> = (0..4).map(|user| server.connect(user)).collect();
+    let publishers: Vec<_> = (0..4)
+        .map(|publisher| {
+            let hub = server.hub.clone();
+            std::thread::spawn(move || {
+                for i in 0..50 {
+                    assert_eq!(hub.broadcast(format!("{publisher} {i}")), Ok(4));
+                }
+            })
+        })
+        .collect();
+    publishers.into_iter().for_each(|publisher| publisher.join().unwrap());
+    let mut first = Vec::new();
+    for peer in &mut peers {
+        let seen: Vec<_> = (0..200).map(|_| peer.read_text()).collect();
+        for publisher in 0..4 {
+            let own = seen.iter().filter(|text| text.starts_with(&format!("{publisher} ")));
+            let expected = (0..50).map(|i| format!("{publisher} {i}"));
+            assert!(own.eq(expected.collect::<Vec<_>>().iter()), "{seen:?}");
+        }
+        // Broadcasts have one order, whoever publishes.
+        first = if first.is_empty() { seen.clone() } else { first };
+        assert_eq!(seen, first);
+    }
+}
+
+#[test]
+fn publishing_works_inside_a_runtime_of_another_kind() {
+    let server = TestServer::start();
+    let mut peer = server.connect(1);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+    let hub = server.hub.clone();
+    let task = runtime.spawn(async move { hub.send_to_user(&UserId::from(1), "hi") });
+    assert_eq!(runtime.block_on(task).unwrap(), Ok(1));
+    assert_eq!(peer.read_text(), "hi");
+}
+
+#[test]
+fn a_publish_says_for_how_many_connections_it_was_admitted() {
+    let server = TestServer::start();
+    let _peers = [server.connect(1), server.connect(1), server.connect(2)];
+    assert_eq!(server.hub.broadcast("x"), Ok(3));
+    assert_eq!(server.hub.send_to_user(&UserId::from(1), "x"), Ok(2));
+    assert_eq!(server.hub.send_to_user(&UserId::from(3), "x"), Ok(0));
+    assert_eq!(server.hub.disconnect_user(&UserId::from(3), CloseReason::NORMAL), Ok(0));
+    assert_eq!(server.hub.disconnect_user(&UserId::from(1), CloseReason::NORMAL), Ok(2));
+}
+
+#[test]
+fn counts_are_of_users_and_of_connections() {
+    let server = TestServer::with(|config| config.server.shards = 2);
+    assert_eq!((server.hub.active_users(), server.hub.connections()), (0, 0));
+    let mut peers = vec![server.connect(1), server.connect(1), server.connect(2)];
+    assert_eq!((server.hub.active_users(), server.hub.connections()), (2, 3));
+    assert_eq!(server.hub.user_connections(&UserId::from(1)), 2);
+    peers.remove(0);
+    wait_until("a tab is gone", || server.hub.connections() == 2);
+    assert_eq!(server.hub.active_users(), 2);
+    peers.clear();
+    wait_until("all are gone", || server.hub.connections() == 0);
+    assert_eq!(server.hub.active_users(), 0);
+    assert_eq!(server.hub.user_connections(&UserId::from(1)), 0);
+}
+
+#[test]
+fn a_disconnected_user_is_told_why_after_what_was_sent_before() {
+    let server = TestServer::with(|config| config.server.shards = 2);
+    let mut tabs = [server.connect(1), server.connect(1)];
+    let mut other = server.connect(2);
+    let user = UserId::from(1);
+    server.hub.broadcast("all").unwrap();
+    server.hub.send_to_user(&user, "user").unwrap();
+    let reason = CloseReason::new(4242, "enough").unwrap();
+    assert_eq!(server.hub.disconnect_user(&user, reason), Ok(2));
+    server.hub.broadcast("later").unwrap();
+    for tab in &mut tabs {
+        assert_eq!([tab.read_text(), tab.read_text()], ["all", "user"]);
+        assert_eq!(tab.read_close(), (4242, "enough".into()));
+    }
+    assert_eq!([other.read_text(), other.read_text()], ["all", "later"]);
+}
+
+#[test]
+fn however_a_connection_ends_nothing_of_it_stays() {
+    let server = TestServer::start();
+    let ends: [fn(&TestServer, &mut Peer); 6] = [
+        |_, peer| peer.send(&frame(FIN | CLOSE, b"\x03\xe8")),
+        |_, peer| peer.shut_down_writing(),
+        |_, peer| {
+            // A reset: closed with the linger of 0 that discards.
+            socket2::SockRef::from(&peer.stream)
+                .set_linger(Some(std::time::Duration::ZERO))
+                .unwrap();
+            let unused = server_less_stream();
+            drop(std::mem::replace(&mut peer.stream, unused));
+        },
+        |_, peer| peer.send(b"\xff\xff"),
+        |_, peer| peer.send(&header(FIN | TEXT, 1 << 30)),
+        |server, _| {
+            server.hub.disconnect_user(&UserId::from(1), CloseReason::NORMAL).unwrap();
+        },
+    ];
+    for (i, end) in ends.iter().enumerate() {
+        let mut peer = server.connect(1);
+        assert_eq!(server.hub.connections(), 1);
+        end(&server, &mut peer);
+        wait_until(&format!("end {i}"), || server.hub.connections() == 0);
+        assert_eq!(server.hub.active_users(), 0);
+        assert_eq!(server.hub.user_connections(&UserId::from(1)), 0);
+        assert_eq!(server.hub.send_to_user(&UserId::from(1), "x"), Ok(0));
+        drop(peer);
+    }
+    // The socket that asks is the one that is left.
+    wait_until("sockets are gone", || server.metric("fanfare_sockets") == 1.0);
+    let closes: f64 = ["1000", "1002", "1006", "1009"]
+        .map(|code| server.metric(&format!(r#"fanfare_closes_total{{code="{code}"}}"#)))
+        .iter()
+        .sum();
+    assert_eq!(closes, ends.len() as f64);
+}
+
+#[test]
+fn a_message_over_the_limit_is_too_large() {
+    let server = TestServer::start();
+    let mut peer = server.connect(1);
+    let limit = Config::default().limits.message_bytes;
+    let whole = Message::text("x".repeat(limit));
+    let over = Message::text("x".repeat(limit + 1));
+    let too_large = Err(PublishError::TooLarge { size: limit + 1, max: limit });
+    assert_eq!(server.hub.broadcast(over.clone()), too_large);
+    assert_eq!(server.hub.send_to_user(&UserId::from(1), over), too_large);
+    assert_eq!(server.hub.broadcast(whole), Ok(1));
+    assert_eq!(peer.read_text().len(), limit);
+}
+
+#[test]
+fn a_closed_hub_refuses() {
+    let hub = Hub::start(Config::default()).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    assert_eq!(runtime.block_on(hub.drain()), 0);
+    let user = UserId::from(1);
+    assert_eq!(hub.broadcast("x"), Err(PublishError::Closed));
+    assert_eq!(hub.send_to_user(&user, "x"), Err(PublishError::Closed));
+    assert_eq!(hub.disconnect_user(&user, CloseReason::NORMAL), Err(PublishError::Closed));
+}
+
+#[test]
+fn a_setting_out_of_bounds_starts_no_hub() {
+    let mut config = Config::default();
+    config.limits.ring_messages = 3;
+    let error = Hub::start(config).unwrap_err();
+    assert!(error.to_string().contains("limits.ring_messages"), "{error}");
+}
+
+/// A stream to nowhere, to stand where another is taken out.
+fn server_less_stream() -> std::net::TcpStream {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap()
+}
