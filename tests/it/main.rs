@@ -6,10 +6,16 @@
 mod api;
 // What people say to each other, to the byte, and what is answered to nonsense.
 mod chat;
+// What operators and probes ask.
+mod endpoints;
 // RFC 6455 on the wire: what a peer may not send, and the code it sees for it.
 mod frames;
 // The HTTP side of becoming a WebSocket: faults, tokens' places, early frames, slow requests.
 mod handshake;
+// How a dead peer is found, and what counts as life.
+mod heartbeat;
+// What an embedder publishes through, and what it counts.
+mod hub;
 mod peer;
 // Who is told of whom: joins, leaves, tabs, crowds.
 mod presence;
