@@ -2,10 +2,16 @@
 
 #![allow(missing_docs, unreachable_pub, reason = "tests have no public side")]
 
+// How an embedder's connections come in, and which cannot.
+mod adopt;
 // The HTTP API: every method, every fault, order, pipelining and keep-alive.
 mod api;
 // What people say to each other, to the byte, and what is answered to nonsense.
 mod chat;
+// How a server ends: who is told what, and when it is over.
+mod drain;
+// Another HTTP server that hands its connections to the hub.
+mod embedder;
 // What operators and probes ask.
 mod endpoints;
 // RFC 6455 on the wire: what a peer may not send, and the code it sees for it.
@@ -16,9 +22,13 @@ mod handshake;
 mod heartbeat;
 // What an embedder publishes through, and what it counts.
 mod hub;
+// What is too much, and what becomes of it.
+mod limits;
 mod peer;
 // Who is told of whom: joins, leaves, tabs, crowds.
 mod presence;
+// Peers that take their messages too slowly, and those beside them.
+mod slow;
 mod support;
 // Whose a connection is: what a token must be, and how a bad one is told.
 mod tokens;

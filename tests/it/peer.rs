@@ -45,6 +45,16 @@ impl Peer {
         self.read_frame().text()
     }
 
+    /// The next text, past pings.
+    pub fn read_message(&mut self) -> String {
+        loop {
+            let frame = self.read_frame();
+            if frame.opcode != PING {
+                return frame.text();
+            }
+        }
+    }
+
     /// The code and reason of the Close that must come next, and then the end.
     pub fn read_close(&mut self) -> (u16, String) {
         let close = self.read_frame();
