@@ -1,3 +1,4 @@
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 use fanfare::UserId;
@@ -245,7 +246,7 @@ fn answers_nobody_reads_hold_up_their_requests_alone() {
     wait_until("requests are taken no more", || {
         let block = request.repeat(1000);
         loop {
-            match std::io::Write::write(&mut writer, block[sent % block.len()..].as_bytes()) {
+            match writer.write(&block.as_bytes()[sent % block.len()..]) {
                 Ok(written) => sent += written,
                 Err(_) => return sent > 1 << 20,
             }

@@ -76,7 +76,7 @@ fn while_it_drains_nothing_is_ready_and_publishes_are_refused() {
         assert!(peer.ends());
     }
     assert!(std::net::TcpStream::connect(server.address).is_err(), "nobody new is accepted");
-    drop(askers);
+    drop((askers, idle));
     server.join();
 }
 

@@ -1,3 +1,4 @@
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 use crate::support::*;
@@ -202,7 +203,7 @@ fn a_request_that_trickles_in_is_408() {
         for byte in handshake("/ws/chat", "").bytes() {
             // A peer that writes so slowly is what is tested.
             std::thread::sleep(Duration::from_millis(20));
-            if std::io::Write::write_all(&mut trickle, &[byte]).is_err() {
+            if trickle.write_all(&[byte]).is_err() {
                 return;
             }
         }
@@ -214,7 +215,10 @@ fn a_request_that_trickles_in_is_408() {
 
 /// A server with little patience for requests.
 fn hasty() -> TestServer {
-    TestServer::with(|config| config.limits.handshake_timeout = Duration::from_millis(200))
+    TestServer::with(|config| {
+        config.limits.handshake_timeout = Duration::from_millis(200);
+        config.limits.close_timeout = Duration::from_millis(200);
+    })
 }
 
 fn failures(server: &TestServer, reason: &str) -> f64 {

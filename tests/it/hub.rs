@@ -1,3 +1,6 @@
+use std::net::{TcpListener, TcpStream};
+use std::time::Duration;
+
 use fanfare::{CloseReason, Config, Hub, Message, PublishError, UserId};
 
 use crate::support::*;
@@ -95,10 +98,8 @@ fn however_a_connection_ends_nothing_of_it_stays() {
         |_, peer| peer.shut_down_writing(),
         |_, peer| {
             // A reset: closed with the linger of 0 that discards.
-            socket2::SockRef::from(&peer.stream)
-                .set_linger(Some(std::time::Duration::ZERO))
-                .unwrap();
-            let unused = server_less_stream();
+            socket2::SockRef::from(&peer.stream).set_linger(Some(Duration::ZERO)).unwrap();
+            let unused = idle_stream();
             drop(std::mem::replace(&mut peer.stream, unused));
         },
         |_, peer| peer.send(b"\xff\xff"),
@@ -160,7 +161,7 @@ fn a_setting_out_of_bounds_starts_no_hub() {
 }
 
 /// A stream to nowhere, to stand where another is taken out.
-fn server_less_stream() -> std::net::TcpStream {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap()
+fn idle_stream() -> TcpStream {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    TcpStream::connect(listener.local_addr().unwrap()).unwrap()
 }

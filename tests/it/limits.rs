@@ -175,9 +175,10 @@ struct Stuck {
     publisher: Peer,
     api: Peer,
     blocker: Peer,
-    server: TestServer,
     _filler: Peer,
     _embedder: Embedder,
+    // The last to be dropped, as its drain waits for the others.
+    server: TestServer,
 }
 
 impl Stuck {
