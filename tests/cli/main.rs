@@ -1,6 +1,11 @@
 //! The binary, as an operator meets it.
 
-#![allow(missing_docs, unreachable_pub, reason = "tests have no public side")]
+#![allow(
+    clippy::unwrap_used,
+    missing_docs,
+    unreachable_pub,
+    reason = "tests have no public side, and panic when they fail"
+)]
 
 // What it says and which code it ends with, before it serves anything.
 mod commands;

@@ -1,6 +1,11 @@
 //! A real server at port 0, and peers that speak raw bytes.
 
-#![allow(missing_docs, unreachable_pub, reason = "tests have no public side")]
+#![allow(
+    clippy::unwrap_used,
+    missing_docs,
+    unreachable_pub,
+    reason = "tests have no public side, and panic when they fail"
+)]
 
 // How an embedder's connections come in, and which cannot.
 mod adopt;
