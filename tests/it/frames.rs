@@ -302,9 +302,11 @@ fn a_message_at_the_limit_arrives() {
 fn the_close_is_seen_by_a_peer_that_writes_ten_mebibytes_first() {
     // RFC 6455 section 7.1.1: a reset would take the Close with it
     let server = TestServer::start();
-    for (fault, code) in [(b"\x81\x00".to_vec(), 1002), (header(FIN | TEXT, 1 << 40), 1009)] {
+    let over = header(FIN | TEXT, 1 << 40);
+    let close = frame(FIN | CLOSE, b"\x03\xe8");
+    for (sent, code) in [(b"\x81\x00".to_vec(), 1002), (over, 1009), (close, 1000)] {
         let mut peer = server.connect(1);
-        peer.send(&fault);
+        peer.send(&sent);
         peer.send(&vec![0; 10 << 20]);
         assert_eq!(peer.read_close().0, code);
     }

@@ -29,6 +29,16 @@ fn without_a_sign_of_life_a_peer_is_closed() {
 }
 
 #[test]
+fn a_ping_unanswered_counts_though_more_follow() {
+    let server = TestServer::with(|config| {
+        config.heartbeat.interval = Duration::from_millis(150);
+        config.heartbeat.timeout = Duration::from_millis(300);
+    });
+    let mut peer = server.connect(1);
+    assert_eq!(peer.skip_to_close(), (3012, "no pong".into()));
+}
+
+#[test]
 fn any_frame_is_a_sign_of_life() {
     let server = impatient();
     let signs = [

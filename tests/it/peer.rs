@@ -65,11 +65,13 @@ impl Peer {
 
     /// The next Close, past whatever else still came before it.
     pub fn skip_to_close(&mut self) -> (u16, String) {
+        let deadline = Instant::now() + PATIENCE;
         loop {
             let frame = self.read_frame();
             if frame.opcode == CLOSE {
                 return frame.close();
             }
+            assert!(Instant::now() < deadline, "no Close came, but more and more else");
         }
     }
 

@@ -11,6 +11,7 @@ fn a_consumer_too_many_bytes_behind_finds_close_3008_when_it_reads_again() {
     let server = TestServer::with(|config| {
         config.limits.message_bytes = 16 << 10;
         config.limits.outbox_bytes = 128 << 10;
+        config.limits.outbox_age = Duration::from_secs(60 * 60);
     });
     let mut stalled = stalled(&server, 1);
     let fast = server.connect(2);
@@ -20,6 +21,7 @@ fn a_consumer_too_many_bytes_behind_finds_close_3008_when_it_reads_again() {
         while server.hub.user_connections(&UserId::from(1)) > 0 {
             broadcast(&server, sent);
             sent += 1;
+            assert!(sent < 1000, "16 MiB wait for a peer that may be 128 KiB behind");
             // No faster than the other reads, which is not to be evicted too.
             wait_until("it is delivered", || server.metric("fanfare_ring_entries") == 0.0);
         }
