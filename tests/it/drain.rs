@@ -90,6 +90,7 @@ fn a_drain_ends_as_soon_as_everyone_has_gone() {
         assert_eq!(peer.read_close().0, 3001);
         peer.send(&frame(FIN | CLOSE, b"\x0b\xb9"));
     }
+    drop(peers);
     server.join();
     assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
 }

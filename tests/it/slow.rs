@@ -86,7 +86,8 @@ fn a_consumer_that_never_reads_again_is_cut() {
 #[test]
 fn over_the_memory_limit_the_largest_laggard_goes_first() {
     let server = TestServer::with(|config| {
-        config.limits.memory = 1 << 20;
+        config.limits.ring_bytes = 512 << 10;
+        config.limits.memory = 1536 << 10;
         config.limits.outbox_bytes = 1 << 20;
     });
     let (_small, _large) = (stalled(&server, 1), stalled(&server, 2));
