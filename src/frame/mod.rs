@@ -6,6 +6,8 @@
 mod decode;
 mod encode;
 mod header;
+#[cfg(test)]
+mod tests;
 
 pub use decode::{Decoder, Item, Limits, Violation};
 pub(crate) use encode::{close, encode};
