@@ -137,16 +137,24 @@ impl Pace {
         !self.is_resting.get()
     }
 
-    /// Resolves when the peer has taken too long.
+    /// Resolves when the peer has taken too long. The deadline is looked at anew at every poll,
+    /// as what moves it nearer is polled by the same task.
     async fn overdue(&self) {
-        loop {
-            let now = Instant::now();
-            match self.deadline.get() {
-                Some(deadline) if deadline <= now => return,
-                Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
-                None => tokio::time::sleep(self.handshake_timeout).await,
+        let mut timer = pin!(tokio::time::sleep(self.keepalive_timeout));
+        poll_fn(|context| {
+            let Some(deadline) = self.deadline.get() else { return Poll::Pending };
+            if deadline < timer.deadline().into_std() {
+                timer.as_mut().reset(deadline.into());
             }
-        }
+            while timer.as_mut().poll(context).is_ready() {
+                if deadline <= Instant::now() {
+                    return Poll::Ready(());
+                }
+                timer.as_mut().reset(deadline.into());
+            }
+            Poll::Pending
+        })
+        .await;
     }
 }
 
@@ -264,3 +272,21 @@ const REQUEST_TIMEOUT: &[u8] =
 
 /// Bytes of answers that wait for the requests behind theirs.
 const ANSWERS_MAX: usize = 64 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_request_that_begins_late_is_not_given_the_time_between_requests() {
+        let handshake_timeout = Duration::from_millis(20);
+        let pace = Pace::new(&Limits { handshake_timeout, ..Limits::default() });
+        pace.received();
+        pace.rest();
+        let mut overdue = pin!(pace.overdue());
+        assert!(poll_fn(|context| Poll::Ready(overdue.as_mut().poll(context).is_pending())).await);
+        pace.read();
+        tokio::time::timeout(handshake_timeout * 100, overdue).await.unwrap();
+        assert!(pace.is_mid_request());
+    }
+}
