@@ -10,7 +10,7 @@ use hyper::header::{
     AUTHORIZATION, CONNECTION, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT,
     SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode, Version};
 use sha1::{Digest, Sha1};
 
 use super::respond::{Body, Fault};
@@ -40,7 +40,11 @@ pub fn accept<B>(request: &Request<B>) -> Result<Response<Full<Bytes>>, Handshak
         return Err(HandshakeError::Method);
     }
     let headers = request.headers();
-    if !has_token(headers, UPGRADE, "websocket") || !has_token(headers, CONNECTION, "upgrade") {
+    // HTTP/1.0 knows no upgrade (RFC 9110 section 7.8).
+    if request.version() < Version::HTTP_11
+        || !has_token(headers, UPGRADE, "websocket")
+        || !has_token(headers, CONNECTION, "upgrade")
+    {
         return Err(HandshakeError::NotAnUpgrade);
     }
     if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
@@ -172,3 +176,33 @@ const SUBPROTOCOL: &str = "fanfare";
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 const NONCE_BYTES: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn handshake(version: Version) -> Request<()> {
+        Request::builder()
+            .version(version)
+            .header(UPGRADE, "websocket")
+            .header(CONNECTION, "Upgrade")
+            .header(SEC_WEBSOCKET_KEY, "dGhlIHNhbXBsZSBub25jZQ==")
+            .header(SEC_WEBSOCKET_VERSION, "13")
+            .body(())
+            .unwrap()
+    }
+
+    /// RFC 6455 section 1.3.
+    #[test]
+    fn the_answer_proves_that_the_key_was_read() {
+        let response = accept(&handshake(Version::HTTP_11)).unwrap();
+        assert_eq!(response.headers()[SEC_WEBSOCKET_ACCEPT], "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+    }
+
+    /// RFC 9110 section 7.8: an upgrade that is asked for in HTTP/1.0 is ignored.
+    #[test]
+    fn http_1_0_knows_no_upgrade() {
+        let refusal = accept(&handshake(Version::HTTP_10)).map(drop);
+        assert_eq!(refusal, Err(HandshakeError::NotAnUpgrade));
+    }
+}
