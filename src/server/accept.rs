@@ -21,6 +21,7 @@ pub(super) async fn until(
     hub: &Arc<Inner>,
 ) -> io::Result<()> {
     listener.set_nonblocking(true)?;
+    socket2::SockRef::from(&listener).listen(BACKLOG)?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let accept = Accept { listener, hub, refusals: Arc::new(Semaphore::new(REFUSALS_MAX)) };
     tokio::select! {
@@ -107,6 +108,36 @@ const REFUSALS_MAX: usize = 32;
 
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Connects that may wait to be accepted; the kernel caps it at `net.core.somaxconn`. Over it a
+/// connect is tried again after a second, and the 128 of the standard library are a small storm.
+const BACKLOG: i32 = 4096;
+
 /// Bounds of the wait after an accept that failed for want of something.
 const BACKOFF_MIN: Duration = Duration::from_millis(5);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, poll_fn};
+    use std::pin::pin;
+    use std::task::Poll;
+
+    use super::*;
+    use crate::{Config, Hub};
+
+    #[tokio::test]
+    async fn a_storm_of_connects_waits_for_its_turn() {
+        let hub = Hub::start(Config::default()).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut accepting = pin!(until(pending(), listener, &hub.inner));
+        assert!(
+            poll_fn(|context| Poll::Ready(accepting.as_mut().poll(context).is_pending())).await
+        );
+        let within = Duration::from_millis(900);
+        for number in 0..500 {
+            let connected = TcpStream::connect_timeout(&address, within);
+            assert!(connected.is_ok(), "connect {number} had to be tried again");
+        }
+    }
+}
