@@ -214,7 +214,7 @@ impl Partial {
         check_order(&header, open)?;
         check_size(&header, self.message.as_ref().map_or(0, |m| m.bytes.len()), limits)?;
         advance(input, header.size - known);
-        self.header = Vec::new();
+        self.header.clear();
         let Header { fin, opcode, length, mask, .. } = header;
         // The order was checked: what continues has a message to continue.
         let opcode = opcode.or(open).unwrap_or(Opcode::Binary);
