@@ -2,6 +2,8 @@
 
 use std::rc::Rc;
 
+use bytes::Bytes;
+
 use crate::connection::{Connection, Connections, Life};
 use crate::message::Message;
 use crate::outbox::Budget;
@@ -65,6 +67,11 @@ impl FanOut {
         };
         self.connections.slots().iter().map(|(_, connection)| drain(connection)).sum()
     }
+}
+
+/// The message as a frame, which is built now unless it was before.
+pub fn encode(message: &Message) -> Bytes {
+    message.frame().clone()
 }
 
 impl ConnectionId {
