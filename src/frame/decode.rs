@@ -206,13 +206,13 @@ impl Partial {
         let known = self.header.len();
         let ahead = input.len().min(HEADER_MAX - known);
         self.header.extend_from_slice(&input[..ahead]);
-        let open = self.message.as_ref().map(|message| message.opcode);
+        let open = self.message.as_ref().map(Assembly::opcode);
         let Some(header) = Header::parse(&self.header)? else {
             advance(input, ahead);
             return Ok(None);
         };
         check_order(&header, open)?;
-        check_size(&header, self.message.as_ref().map_or(0, |m| m.bytes.len()), limits)?;
+        check_size(&header, self.message.as_ref().map_or(0, Assembly::len), limits)?;
         advance(input, header.size - known);
         self.header.clear();
         let Header { fin, opcode, length, mask, .. } = header;
@@ -222,7 +222,7 @@ impl Partial {
     }
 
     fn buffered(&self) -> usize {
-        let message = self.message.as_ref().map_or(0, |message| message.bytes.len());
+        let message = self.message.as_ref().map_or(0, Assembly::len);
         self.header.len() + self.control.len() + message
     }
 
@@ -257,39 +257,80 @@ impl Frame {
 
 /// A message put together from fragments, or from the pieces of one frame.
 #[derive(Debug)]
-struct Assembly {
-    opcode: Opcode,
-    bytes: Vec<u8>,
-    /// Bytes of text known to be whole characters.
-    checked: usize,
+enum Assembly {
+    Binary(Vec<u8>),
+    /// Text is checked as it comes, so that bad text ends at its first bad byte.
+    Text {
+        whole: String,
+        /// The begin of a character that a piece has cut.
+        cut: Vec<u8>,
+    },
 }
 
 impl Assembly {
     fn new(opcode: Opcode) -> Self {
-        Self { opcode, bytes: Vec::new(), checked: 0 }
+        match opcode {
+            Opcode::Text => Self::Text { whole: String::new(), cut: Vec::new() },
+            _ => Self::Binary(Vec::new()),
+        }
     }
 
-    /// Adds a piece; text is checked as it comes, so that bad text ends at its first bad byte.
+    fn opcode(&self) -> Opcode {
+        match self {
+            Self::Binary(_) => Opcode::Binary,
+            Self::Text { .. } => Opcode::Text,
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::Binary(bytes) => bytes.len(),
+            Self::Text { whole, cut } => whole.len() + cut.len(),
+        }
+    }
+
     fn append(&mut self, piece: &[u8]) -> Result<(), Violation> {
-        self.bytes.extend_from_slice(piece);
-        if self.opcode == Opcode::Text {
-            match compat::from_utf8(&self.bytes[self.checked..]) {
-                Ok(_) => self.checked = self.bytes.len(),
-                Err(error) if error.error_len().is_none() => self.checked += error.valid_up_to(),
-                Err(_) => return Err(Violation::Utf8),
+        let (whole, cut) = match self {
+            Self::Binary(bytes) => {
+                bytes.extend_from_slice(piece);
+                return Ok(());
+            }
+            Self::Text { whole, cut } => (whole, cut),
+        };
+        let mut piece = piece;
+        while let Some((&next, rest)) = piece.split_first().filter(|_| !cut.is_empty()) {
+            cut.push(next);
+            piece = rest;
+            if let (character, []) = split_cut(cut)? {
+                whole.push_str(character);
+                cut.clear();
             }
         }
+        let (text, begin) = split_cut(piece)?;
+        whole.push_str(text);
+        cut.extend_from_slice(begin);
         Ok(())
     }
 
     fn finish(self) -> Result<Item<'static>, Violation> {
-        if self.opcode == Opcode::Text {
-            // Fails only for a character that the end cuts off.
-            let text = String::from_utf8(self.bytes).map_err(|_| Violation::Utf8)?;
-            return Ok(Item::Text(Cow::Owned(text)));
+        match self {
+            Self::Binary(bytes) => Ok(Item::Binary(Cow::Owned(bytes))),
+            Self::Text { whole, cut } if cut.is_empty() => Ok(Item::Text(Cow::Owned(whole))),
+            Self::Text { .. } => Err(Violation::Utf8),
         }
-        Ok(Item::Binary(Cow::Owned(self.bytes)))
     }
+}
+
+/// Splits off a last character that is cut and may still become whole.
+fn split_cut(piece: &[u8]) -> Result<(&str, &[u8]), Violation> {
+    let error = match compat::from_utf8(piece) {
+        Ok(text) => return Ok((text, &[])),
+        Err(error) if error.error_len().is_none() => error,
+        Err(_) => return Err(Violation::Utf8),
+    };
+    let (whole, cut) = piece.split_at(error.valid_up_to());
+    let text = basic::from_utf8(whole).map_err(|_| Violation::Utf8)?;
+    Ok((text, cut))
 }
 
 /// Fragments of one message come together, with nothing but control frames between (section 5.4).
