@@ -5,6 +5,8 @@
 //! is everything between a publish and bytes ready to be sent, and taking them out again.
 //! One iteration is one batch of publishes; throughput is deliveries.
 
+#![expect(clippy::unwrap_used, reason = "a bench that fails may panic")]
+
 use std::collections::VecDeque;
 
 use bytes::Bytes;

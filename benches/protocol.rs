@@ -1,15 +1,16 @@
-//! What one connect and one chat message cost beside sockets: a token checked, a message turned
-//! into the message that goes out. `--bench protocol -- --quick` takes seconds.
+//! What one connect and one chat message cost beside sockets: a token checked, a message in turned
+//! into the frame that goes out. `--bench protocol -- --quick` takes seconds.
 
 use std::hint::black_box;
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use fanfare::auth::{self, Verifier};
 use fanfare::config::{Auth, Config, Secret};
 use fanfare::protocol::chat::Chat;
-use fanfare::protocol::{Protocol, Received};
-use fanfare::{Identity, UserId};
+use fanfare::protocol::{Protocol, Reaction, Received};
+use fanfare::{Identity, UserId, internals};
 use jsonwebtoken::{DecodingKey, Validation};
 
 fn token(c: &mut Criterion) {
@@ -43,20 +44,30 @@ fn message(c: &mut Criterion) {
         let text = format!(r#"{{"type":"message","body":"{}"}}"#, "x".repeat(size));
         group.throughput(Throughput::Bytes(size as u64));
         group.bench_with_input(BenchmarkId::new("message", size), &text, |b, text| {
-            b.iter(|| chat.receive(Received::Text(black_box(text))));
+            b.iter(|| answer(&mut chat, text));
         });
     }
     // More brackets than the depth limit, so that every byte is followed.
     let broad = format!(r#"{{"type":"message","body":[{}[]]}}"#, "[],".repeat(5 << 10));
     group.throughput(Throughput::Bytes(broad.len() as u64));
     group.bench_function("message_of_brackets", |b| {
-        b.iter(|| chat.receive(Received::Text(black_box(&broad))));
+        b.iter(|| answer(&mut chat, &broad));
     });
     group.finish();
 
     c.bench_function("chat/ping", |b| {
-        b.iter(|| chat.receive(Received::Text(black_box(r#"{"type":"ping"}"#))));
+        b.iter(|| answer(&mut chat, r#"{"type":"ping"}"#));
     });
+}
+
+/// The frame that a message brings about.
+fn answer(chat: &mut Chat, text: &str) -> Option<Bytes> {
+    match chat.receive(Received::Text(black_box(text))) {
+        Reaction::Broadcast(message) | Reaction::Reply(message) => {
+            Some(internals::encode(&message))
+        }
+        _ => None,
+    }
 }
 
 const SECRET: &[u8; 32] = b"a secret of the bench, 32 bytes.";

@@ -1,5 +1,7 @@
 //! The user map: look-up and connect, alone and beside a writer, next to `RwLock<HashMap>`.
 
+#![expect(clippy::unwrap_used, reason = "a bench that fails may panic")]
+
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock};
@@ -65,42 +67,39 @@ fn maps() -> [(&'static str, Arc<dyn Map>); 2] {
 
 fn registry(criterion: &mut Criterion) {
     for (name, map) in maps() {
-        let mut user = 0;
-        let mut next = move || {
-            user = (user + 7919) % USERS;
-            UserId::from(user)
-        };
-        criterion.bench_function(&format!("look-up/{name}"), |bencher| {
-            bencher.iter(|| map.reach(&next()));
-        });
-        criterion.bench_function(&format!("connect and disconnect/{name}"), |bencher| {
-            let tab = ConnectionId::fake(u32::MAX);
-            bencher.iter(|| {
-                let user = next();
-                map.connect(&user, tab);
-                map.disconnect(&user, tab);
-            });
-        });
+        measure(criterion, &format!("alone/{name}"), &map);
         let stop = Arc::new(AtomicBool::new(false));
         let writer = std::thread::spawn({
             let (map, stop) = (map.clone(), stop.clone());
             move || {
-                let tab = ConnectionId::fake(u32::MAX - 1);
-                for user in (0..USERS).cycle().map(UserId::from) {
-                    if stop.load(Ordering::Relaxed) {
-                        break;
-                    }
-                    map.connect(&user, tab);
-                    map.disconnect(&user, tab);
+                for user in (0..USERS).cycle().take_while(|_| !stop.load(Ordering::Relaxed)) {
+                    come_and_go(&*map, &user.into(), ConnectionId::fake(u32::MAX - 1));
                 }
             }
         });
-        criterion.bench_function(&format!("look-up beside a writer/{name}"), |bencher| {
-            bencher.iter(|| map.reach(&next()));
-        });
+        measure(criterion, &format!("beside a writer/{name}"), &map);
         stop.store(true, Ordering::Relaxed);
         writer.join().unwrap();
     }
+}
+
+fn measure(criterion: &mut Criterion, name: &str, map: &Arc<dyn Map>) {
+    let mut user = 0;
+    let mut next = move || {
+        user = (user + 7919) % USERS;
+        UserId::from(user)
+    };
+    criterion.bench_function(&format!("look-up {name}"), |bencher| {
+        bencher.iter(|| map.reach(&next()));
+    });
+    criterion.bench_function(&format!("connect and disconnect {name}"), |bencher| {
+        bencher.iter(|| come_and_go(&**map, &next(), ConnectionId::fake(u32::MAX)));
+    });
+}
+
+fn come_and_go(map: &dyn Map, user: &UserId, connection: ConnectionId) {
+    map.connect(user, connection);
+    map.disconnect(user, connection);
 }
 
 criterion_group!(benches, registry);

@@ -57,7 +57,8 @@ fn read(input: &[u8], max: usize, seen: &mut Vec<Seen>) -> Result<(), Violation>
             return Err(Violation::TooBig);
         }
         let end = input.len().min(at + length as usize);
-        let payload = input[at..end].iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask);
+        let payload =
+            input[at..end].iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask);
         let payload: Vec<u8> = payload.collect();
         let is_whole = payload.len() as u64 == length;
         at = end;
