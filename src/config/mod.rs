@@ -221,7 +221,7 @@ impl Default for Limits {
             connections: None,
             handshake_timeout: Duration::from_secs(10),
             header_bytes: 16 << 10,
-            inbox: 1024,
+            inbox: 8192,
             keepalive_timeout: Duration::from_secs(75),
             memory: 512 << 20,
             message_bytes: 64 << 10,

@@ -21,13 +21,21 @@ pub(super) async fn until(
     hub: &Arc<Inner>,
 ) -> io::Result<()> {
     listener.set_nonblocking(true)?;
-    socket2::SockRef::from(&listener).listen(BACKLOG)?;
+    socket2::SockRef::from(&listener).listen(backlog(hub))?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let accept = Accept { listener, hub, refusals: Arc::new(Semaphore::new(REFUSALS_MAX)) };
     tokio::select! {
         never = accept.run() => match never {},
         () = shutdown => Ok(()),
     }
+}
+
+/// Connects that may wait in the kernel, which caps them at `net.core.somaxconn`: as many as fit the
+/// inboxes. Over the standard library's 128, which is a small storm, each is tried again after a
+/// second; with more than fit, a storm would be refused where it can wait.
+fn backlog(hub: &Inner) -> i32 {
+    let inboxes = hub.config.limits.inbox.saturating_mul(hub.shards.len());
+    i32::try_from(inboxes).unwrap_or(i32::MAX)
 }
 
 struct Accept<'a> {
@@ -107,10 +115,6 @@ const UNAVAILABLE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\
 const REFUSALS_MAX: usize = 32;
 
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// Connects that may wait to be accepted; the kernel caps it at `net.core.somaxconn`. Over it a
-/// connect is tried again after a second, and the 128 of the standard library are a small storm.
-const BACKLOG: i32 = 4096;
 
 /// Bounds of the wait after an accept that failed for want of something.
 const BACKOFF_MIN: Duration = Duration::from_millis(5);
