@@ -357,12 +357,12 @@ impl Inner {
         share: Option<&Arc<Share>>,
         load: impl FnOnce() -> Option<(usize, Load)>,
     ) -> Result<usize, PublishError> {
+        let reservation = self.ring.reserve(size, share);
+        // Looked at after reserving, as a drain waits for all that reserved before it began.
         if self.phase() != Phase::Open {
             return Err(PublishError::Closed);
         }
-        let Some(reservation) = self.ring.reserve(size, share) else {
-            return Err(PublishError::Overloaded);
-        };
+        let reservation = reservation.ok_or(PublishError::Overloaded)?;
         let Some((reach, load)) = load() else { return Ok(0) };
         self.stats.admit(&load);
         self.ring.send(reservation, load);

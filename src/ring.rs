@@ -94,6 +94,14 @@ impl Ring {
         Freed { room: &self.room, notified: Box::pin(self.room.freed.notified()) }
     }
 
+    /// Resolves when nothing is reserved.
+    pub(crate) async fn empty(&self) {
+        let mut freed = self.freed();
+        while self.taken().0 > 0 {
+            freed.wait().await;
+        }
+    }
+
     /// Sends what has been admitted to every shard; wakes the parked ones.
     pub(crate) fn send(&self, reservation: Reservation, load: Load) {
         let position = self.admitted.fetch_add(1, Ordering::SeqCst);

@@ -17,7 +17,7 @@ use tokio::task::spawn_local;
 
 use crate::clock::{Clock, Millis, millis};
 use crate::close::CloseReason;
-use crate::config::Limits;
+use crate::config::{Drain, Limits};
 use crate::connection::{Connection, Connections, Life};
 use crate::frame;
 use crate::heartbeat;
@@ -351,7 +351,9 @@ impl Shard {
 /// Once the hub drains, closes all with 3001, spread so that they do not all return at once.
 async fn drain(shard: Rc<Shard>) {
     shard.hub.draining().await;
-    let spread = shard.hub.config.drain.spread;
+    let Drain { spread, timeout } = shard.hub.config.drain;
+    // What was admitted comes before the close; a shard that hangs leaves the others half the time.
+    let _ = tokio::time::timeout(timeout / 2, shard.hub.ring.empty()).await;
     let ticks = (spread.as_millis() / DRAIN_TICK.as_millis()).max(1) as usize;
     let per_tick = shard.connections.slots().len().div_ceil(ticks).max(1);
     loop {

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use subtle::ConstantTimeEq;
 
-use super::http::Pace;
+use super::pace::Pace;
 use super::respond::{Body, Fault, result};
 use crate::close::CloseReason;
 use crate::hub::Inner;

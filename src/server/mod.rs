@@ -4,10 +4,12 @@ mod accept;
 mod adopt;
 mod api;
 mod http;
+mod pace;
 mod page;
 mod respond;
 mod route;
 mod upgrade;
+mod wire;
 
 use std::future::Future;
 use std::io;

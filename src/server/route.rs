@@ -5,9 +5,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use hyper::body::Incoming;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::header::HOST;
+use hyper::{Method, Request, Response, StatusCode, Version};
 
-use super::http::Pace;
+use super::pace::Pace;
 use super::respond::{Body, Fault, text};
 use super::upgrade::{self, Upgrade};
 use super::{api, page};
@@ -22,6 +23,10 @@ pub(super) async fn route(
     pace: &Pace,
     upgrade: &RefCell<Option<Upgrade>>,
 ) -> Response<Body> {
+    if request.version() == Version::HTTP_11 && !request.headers().contains_key(HOST) {
+        // RFC 9112 section 3.2.
+        return Fault::bad_request("send a host header").into_response();
+    }
     let path = request.uri().path();
     let answer = if let Some(method) = path.strip_prefix("/api/") {
         let method = method.to_owned();

@@ -50,7 +50,10 @@ pub fn accept<B>(request: &Request<B>) -> Result<Response<Full<Bytes>>, Handshak
     if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
         return Err(HandshakeError::Version);
     }
-    let key = headers.get(SEC_WEBSOCKET_KEY).ok_or(HandshakeError::Key)?.as_bytes();
+    let mut keys = headers.get_all(SEC_WEBSOCKET_KEY).into_iter();
+    // Two keys are as bad as none (RFC 6455 section 11.3.1).
+    let (Some(key), None) = (keys.next(), keys.next()) else { return Err(HandshakeError::Key) };
+    let key = key.as_bytes();
     if BASE64_STANDARD.decode(key).map_or(0, |nonce| nonce.len()) != NONCE_BYTES {
         return Err(HandshakeError::Key);
     }
@@ -70,7 +73,7 @@ pub fn accept<B>(request: &Request<B>) -> Result<Response<Full<Bytes>>, Handshak
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum HandshakeError {
-    /// The key is missing or not 16 bytes in base64: answer 400.
+    /// The key is missing, given twice, or not 16 bytes in base64: answer 400.
     #[error("sec-websocket-key is missing or malformed; send 16 random bytes in base64")]
     Key,
     /// Another method than GET: answer 405.

@@ -46,6 +46,22 @@ fn what_waits_for_a_peer_comes_before_the_close() {
 }
 
 #[test]
+fn what_was_published_before_comes_before_the_close() {
+    let mut server = TestServer::start();
+    let mut peer = server.connect(1);
+    for i in 0..200 {
+        server.hub.broadcast(format!("{i} {}", "x".repeat(1000))).unwrap();
+    }
+    server.shut_down();
+    for i in 0..200 {
+        assert!(peer.read_text().starts_with(&format!("{i} ")));
+    }
+    assert_eq!(peer.read_close(), (3001, "shutdown".into()));
+    drop(peer);
+    server.join();
+}
+
+#[test]
 fn while_it_drains_nothing_is_ready_and_publishes_are_refused() {
     let mut server = TestServer::with(|config| {
         config.drain.spread = Duration::from_secs(1);

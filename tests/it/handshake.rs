@@ -224,3 +224,27 @@ fn hasty() -> TestServer {
 fn failures(server: &TestServer, reason: &str) -> f64 {
     server.metric(&format!(r#"fanfare_handshake_failures_total{{reason="{reason}"}}"#))
 }
+
+/// RFC 9112 section 3.2.
+#[test]
+fn a_request_without_a_host_is_400() {
+    let server = TestServer::start();
+    assert_eq!(server.request("GET /health HTTP/1.1\r\n\r\n").0, 400);
+}
+
+/// RFC 6455 section 11.3.1.
+#[test]
+fn a_second_key_is_400() {
+    let server = TestServer::start();
+    let twice = handshake("/ws/chat", "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n");
+    assert_eq!(server.request(&twice).0, 400);
+}
+
+#[test]
+fn a_peer_that_ends_its_side_behind_its_request_is_answered() {
+    let server = TestServer::start();
+    let mut peer = server.dial();
+    peer.send(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n");
+    peer.shut_down_writing();
+    assert_eq!(peer.read_answer().0, 200);
+}

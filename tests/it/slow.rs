@@ -166,3 +166,33 @@ fn read_in_order(mut peer: Peer) -> usize {
     }
     unreachable!("a range without an end");
 }
+
+#[test]
+fn messages_in_the_making_count_against_the_memory_limit() {
+    let server = TestServer::with(|config| {
+        config.limits.ring_bytes = 512 << 10;
+        config.limits.memory = 1536 << 10;
+    });
+    let mut peers: Vec<_> = (0..20).map(|user| server.connect(user)).collect();
+    for peer in &mut peers {
+        peer.send(&header(FIN | BINARY, 64 << 10));
+        peer.send(&[b'x'; 60 << 10]);
+    }
+    // 17 times 60 KiB fit.
+    wait_until("three are closed", || server.hub.connections() <= 17);
+    assert_eq!(server.hub.connections(), 17);
+}
+
+#[test]
+fn a_connection_at_rest_holds_nothing_whatever_it_sent() {
+    let server = TestServer::start();
+    let mut peer = server.connect(1);
+    // Far more frames than one turn takes, in one piece.
+    let mut flood = frame(FIN | PONG, b"").repeat(10_000);
+    flood.extend(frame(FIN | TEXT, br#"{"type":"ping"}"#));
+    peer.send(&flood);
+    assert_eq!(peer.read_text(), r#"{"type":"pong"}"#);
+    // A probe through the pump has the gauge written anew.
+    assert_eq!(server.request("GET /ready HTTP/1.1\r\nhost: x\r\n\r\n").0, 200);
+    assert_eq!(server.metric("fanfare_outbox_bytes"), 0.0);
+}
