@@ -1,0 +1,31 @@
+use std::path::Path;
+
+use crate::support::{FANFARE, Service, path, program, python, run, with_secrets};
+
+#[test]
+fn the_axum_app_notifies_the_author_in_every_tab() {
+    let like = Path::new(FANFARE).with_file_name("examples").join("like");
+    let app = Service::start(with_secrets(program(like, &["127.0.0.1:0"])));
+    app.run(python("like.py", &[&app.url, &websocket(&app, "/ws")]));
+}
+
+#[test]
+fn the_fastapi_app_notifies_the_author_in_every_tab() {
+    let server = Service::fanfare();
+    let directory = path("examples/fastapi");
+    let options = ["main:app", "--port", "0", "--app-dir", directory.to_str().unwrap()];
+    let mut uvicorn = with_secrets(program(path(".venv/bin/uvicorn"), &options));
+    uvicorn.env("FANFARE_URL", &server.url);
+    let app = Service::start(uvicorn);
+    server.run(python("like.py", &[&app.url, &websocket(&server, "/ws/chat")]));
+}
+
+#[test]
+fn the_fastapi_app_tries_again_after_a_503() {
+    let directory = path("examples/fastapi");
+    run(with_secrets(python("overloaded.py", &[directory.to_str().unwrap()])));
+}
+
+fn websocket(service: &Service, path: &str) -> String {
+    format!("{}{path}", service.url.replace("http", "ws"))
+}

@@ -1,0 +1,17 @@
+//! The binary under real clients: other people's libraries, curl, a browser, applications.
+//!
+//! `scripts/setup` installs what they need; a client's script asserts, and says so by its exit.
+
+#![allow(missing_docs, unreachable_pub, reason = "tests have no public side")]
+
+// The page of a development server, in Chromium.
+mod browser;
+// The same scenarios, by every WebSocket library.
+mod clients;
+// HTTP by hand.
+mod curl;
+// The applications under examples/, where a like notifies the author.
+mod examples;
+// The load tests written for k6.
+mod k6;
+mod support;
