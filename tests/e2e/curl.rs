@@ -14,9 +14,9 @@ fn every_endpoint_answers() {
     ] {
         let url = format!("{}{path}", server.url);
         let options = ["--silent", "--output", "/dev/null", "--write-out", "%{http_code}", &url];
-        assert_eq!(run(program("curl", &options)), expected, "{path}");
+        assert_eq!(run(&program("curl", &options)), expected, "{path}");
     }
-    let metrics = run(program("curl", &["--silent", &format!("{}/metrics", server.url)]));
+    let metrics = run(&program("curl", &["--silent", &format!("{}/metrics", server.url)]));
     assert!(metrics.contains("\nfanfare_connections 0\n"), "{metrics}");
 }
 
@@ -24,7 +24,7 @@ fn every_endpoint_answers() {
 fn the_lines_that_dev_prints_can_be_pasted() {
     let server = Service::fanfare();
     let lines = server.lines.iter().filter(|line| line.trim_start().starts_with("curl "));
-    let answers: Vec<_> = lines.take(3).map(|line| run(program("sh", &["-c", &line]))).collect();
+    let answers: Vec<_> = lines.take(3).map(|line| run(&program("sh", &["-c", &line]))).collect();
     assert_eq!(answers[0], r#"{"result":{"connections":0}}"#);
     assert_eq!(answers[1], r#"{"result":{"connections":0}}"#);
     assert!(answers[2].starts_with(r#"{"result":{"nodes":[{"uid":"#), "{}", answers[2]);

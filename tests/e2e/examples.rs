@@ -23,7 +23,7 @@ fn the_fastapi_app_notifies_the_author_in_every_tab() {
 #[test]
 fn the_fastapi_app_tries_again_after_a_503() {
     let directory = path("examples/fastapi");
-    run(with_secrets(python("overloaded.py", &[directory.to_str().unwrap()])));
+    run(&with_secrets(python("overloaded.py", &[directory.to_str().unwrap()])));
 }
 
 fn websocket(service: &Service, path: &str) -> String {

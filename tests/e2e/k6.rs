@@ -7,7 +7,7 @@ use crate::support::{Service, node, path, program, run};
 fn the_scripts_agree_with_the_types_of_k6() {
     let project = path("loadtest/k6");
     let tsc = project.join("node_modules/.bin/tsc");
-    run(program(tsc, &["--project", project.to_str().unwrap()]));
+    run(&program(tsc, &["--project", project.to_str().unwrap()]));
 }
 
 #[test]

@@ -2,7 +2,12 @@
 //!
 //! `scripts/setup` installs what they need; a client's script asserts, and says so by its exit.
 
-#![allow(missing_docs, unreachable_pub, reason = "tests have no public side")]
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "tests have no public side, and fail by panics"
+)]
 
 // The page of a development server, in Chromium.
 mod browser;

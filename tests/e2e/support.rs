@@ -26,7 +26,9 @@ impl Service {
         // It keeps the pipe's other end, and so its reader waiting.
         drop(command);
         let url = loop {
-            let line = lines.recv_timeout(PATIENCE).expect("a line that says where it listens");
+            let line = lines.recv_timeout(PATIENCE);
+            let line =
+                line.unwrap_or_else(|error| panic!("{error}: it never said where it listens"));
             if let Some((_, rest)) = line.split_once("http://") {
                 break format!("http://{}", rest.split(['/', ' ']).next().unwrap());
             }
@@ -46,7 +48,7 @@ impl Service {
     pub fn run(&self, mut client: Command) -> String {
         client.env("FANFARE_URL", &self.url).env("FANFARE_PID", self.child.id().to_string());
         client.env("ADA", token(42, "Ada")).env("GRACE", token(43, "Grace"));
-        run(with_secrets(client))
+        run(&with_secrets(client))
     }
 
     /// Waits for its end; `drain.timeout` bounds it once it was told to end.
@@ -72,7 +74,7 @@ fn pass_on(lines: impl BufRead, to: &Sender<String>) {
 }
 
 /// Runs a client to its end, which must be a success and come in time; returns what it printed.
-pub fn run(client: Command) -> String {
+pub fn run(client: &Command) -> String {
     let mut timed = Command::new("timeout");
     timed.arg(PATIENCE.as_secs().to_string()).arg(client.get_program()).args(client.get_args());
     timed.envs(client.get_envs().filter_map(|(key, value)| Some((key, value?))));
@@ -125,7 +127,7 @@ pub fn path(relative: &str) -> PathBuf {
 
 /// A token, made on the command line.
 fn token(sub: i32, name: &str) -> String {
-    let token = run(fanfare(&["token", "--sub", &sub.to_string(), "--name", name]));
+    let token = run(&fanfare(&["token", "--sub", &sub.to_string(), "--name", name]));
     token.trim().to_owned()
 }
 
