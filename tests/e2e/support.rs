@@ -20,7 +20,9 @@ impl Service {
     pub fn start(mut command: Command) -> Self {
         let (output, input) = pipe().unwrap();
         command.stdout(input.try_clone().unwrap()).stderr(input);
-        let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}; {HINT}"));
+        let child = command.spawn().unwrap_or_else(|error| {
+            panic!("{:?}: {error}; {HINT}", command.get_program());
+        });
         let (sender, lines) = channel();
         std::thread::spawn(move || pass_on(BufReader::new(output), &sender));
         // It keeps the pipe's other end, and so its reader waiting.
@@ -80,8 +82,8 @@ pub fn run(client: &Command) -> String {
     timed.envs(client.get_envs().filter_map(|(key, value)| Some((key, value?))));
     let output = timed.output().unwrap();
     let [stdout, stderr] = [output.stdout, output.stderr].map(|it| String::from_utf8(it).unwrap());
-    let status = output.status;
-    assert!(status.success(), "{client:?}: {status}; {HINT}\n{stdout}{stderr}");
+    let (status, program) = (output.status, client.get_program());
+    assert!(status.success(), "{program:?}: {status}; {HINT}\n{stdout}{stderr}");
     stdout
 }
 
@@ -134,7 +136,7 @@ fn token(sub: i32, name: &str) -> String {
 pub const FANFARE: &str = env!("CARGO_BIN_EXE_fanfare");
 
 /// What a failure may come from.
-const HINT: &str = "scripts/setup installs what clients need";
+const HINT: &str = "if a tool is missing, run scripts/setup";
 
 /// How long a test waits for what must come.
 const PATIENCE: Duration = Duration::from_secs(60);
