@@ -5,7 +5,7 @@
 import { check } from "k6";
 import exec from "k6/execution";
 import { clearInterval, setInterval, setTimeout } from "k6/timers";
-import { connect, delivered, setting } from "./fanfare.js";
+import { BARS, MARGIN, connect, delivered, setting } from "./fanfare.js";
 
 const USERS = setting("USERS", 100);
 const SECONDS = setting("SECONDS", 60);
@@ -19,7 +19,7 @@ export const options = {
   },
   thresholds: {
     checks: ["rate==1"],
-    delivery_latency: ["p(95)<100", "p(99)<250"],
+    delivery_latency: BARS,
     failures: ["count==0"],
   },
 };
@@ -28,8 +28,7 @@ export default function () {
   const me = exec.vu.idInTest;
   let said = 0;
   let heard = 0;
-  // It stays for a pause more, to hear its last message.
-  connect(me, SECONDS + PAUSE, {
+  connect(me, SECONDS + MARGIN, {
     open(socket) {
       const timer = setInterval(() => {
         said += 1;

@@ -10,11 +10,17 @@ import { WebSocket } from "k6/websockets";
 
 export const URL = __ENV.FANFARE_URL || "http://127.0.0.1:8080";
 
+/** Seconds to connect before the first publish, and to receive after the last. */
+export const MARGIN = setting("MARGIN", 5);
+
+/** What a latency must stay under, in milliseconds. */
+export const BARS = [`p(95)<${setting("P95", 100)}`, `p(99)<${setting("P99", 250)}`];
+
 /** Milliseconds from a publish to its delivery, on one clock if k6 publishes too. */
-export const latency = new Trend("delivery_latency", true);
-export const deliveries = new Counter("deliveries");
+const latency = new Trend("delivery_latency", true);
+const deliveries = new Counter("deliveries");
 /** Errors, and closes that this side did not ask for. */
-export const failures = new Counter("failures");
+const failures = new Counter("failures");
 
 /**
  * A whole number from the environment.
@@ -29,7 +35,7 @@ export function setting(name, otherwise) {
  * A token (RFC 7519) that is valid for an hour.
  * @param {number} sub
  */
-export function token(sub) {
+function token(sub) {
   const exp = Math.ceil(Date.now() / 1000) + 3600;
   const parts = [{ alg: "HS256", typ: "JWT" }, { sub, name: `User ${sub}`, exp }];
   const signed = parts.map((part) => b64encode(JSON.stringify(part), "rawurl")).join(".");

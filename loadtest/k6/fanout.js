@@ -5,13 +5,11 @@
 import { check } from "k6";
 import exec from "k6/execution";
 import http from "k6/http";
-import { URL, connect, delivered, setting } from "./fanfare.js";
+import { BARS, MARGIN, URL, connect, delivered, setting } from "./fanfare.js";
 
 const USERS = setting("USERS", 1000);
 const RATE = setting("RATE", 20);
 const SECONDS = setting("SECONDS", 30);
-/** Time to connect before the first publish, and to receive after the last. */
-const MARGIN = setting("MARGIN", 5);
 
 /** @type {import("k6/options").Options} */
 export const options = {
@@ -36,7 +34,7 @@ export const options = {
     checks: ["rate==1"],
     // The executor may publish once more or less.
     deliveries: [`count>=${USERS * (SECONDS * RATE - 1)}`],
-    delivery_latency: ["p(95)<100", "p(99)<250"],
+    delivery_latency: BARS,
     dropped_iterations: ["count==0"],
     failures: ["count==0"],
   },

