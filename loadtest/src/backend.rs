@@ -29,7 +29,7 @@ pub(crate) struct Backend {
 pub(crate) struct Answers {
     pub(crate) count: Cell<u64>,
     /// Numbers, from 0, of the requests that were answered with 503.
-    pub(crate) refused: RefCell<Vec<u64>>,
+    pub(crate) refused: RefCell<Vec<u32>>,
     /// Why no more answers come.
     fault: RefCell<Option<String>>,
     changed: Notify,
@@ -104,7 +104,7 @@ impl Responses {
             let fault = match self.next().await {
                 Ok(200) => None,
                 Ok(503) => {
-                    answers.refused.borrow_mut().push(answers.count.get());
+                    answers.refused.borrow_mut().push(answers.count.get() as u32);
                     None
                 }
                 Ok(status) => Some(format!("it answers a publish with status {status}")),

@@ -20,6 +20,14 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     /// Publish to many subscribers; measure latency, and CPU and memory of the server.
     Fanout(Fanout),
+    /// Connect many, drop all, connect again, beside a feed; compare its latency with quiet times.
+    Storm(Storm),
+    /// Let peers stall among those that read; compare latencies, and count what the stalled find.
+    Stalled(Stalled),
+    /// Check that every admitted publish comes once and in order at every connection.
+    Audit(Audit),
+    /// Have one peer flood pongs and tiny fragments; time another's pings.
+    Flood(Flood),
     /// Serve the yardstick: fan-out with no features at all.
     Floor {
         /// Address and port to listen on; port 0 takes a free one, which is printed.
@@ -81,6 +89,84 @@ pub(crate) struct Fanout {
     pub(crate) rounds: u32,
 }
 
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Storm {
+    #[command(flatten)]
+    pub(crate) server: Server,
+    /// How many connect.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) connections: u32,
+    /// Subscribers of the feed.
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) feed_connections: u32,
+    /// The feed's publishes a second.
+    #[arg(long, default_value = "20", value_parser = pace)]
+    pub(crate) feed_rate: f64,
+    /// Bytes of a body of the feed.
+    #[arg(long, default_value = "128", value_parser = size)]
+    pub(crate) size: usize,
+    /// How long the feed runs before the storm.
+    #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
+    pub(crate) quiet: Duration,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Stalled {
+    #[command(flatten)]
+    pub(crate) server: Server,
+    /// Subscribers that read.
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) connections: u32,
+    /// Subscribers that do not.
+    #[arg(long, default_value_t = 100)]
+    pub(crate) stalled: u32,
+    /// Publishes a second.
+    #[arg(long, default_value = "25", value_parser = pace)]
+    pub(crate) rate: f64,
+    /// Bytes of a body.
+    #[arg(long, default_value = "16384", value_parser = size)]
+    pub(crate) size: usize,
+    /// How long to publish without the stalled ones, and again with them.
+    #[arg(long, default_value = "30s", value_parser = humantime::parse_duration)]
+    pub(crate) duration: Duration,
+    /// How long the stalled ones may read before they find the end: limits.outbox_age and a little.
+    #[arg(long, default_value = "15s", value_parser = humantime::parse_duration)]
+    pub(crate) patience: Duration,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Audit {
+    #[command(flatten)]
+    pub(crate) server: Server,
+    /// The server's api.key: every second publisher uses HTTP.
+    #[arg(long, env = "FANFARE_API_KEY", hide_env_values = true)]
+    pub(crate) api_key: String,
+    /// Subscribers that do not publish.
+    #[arg(long, default_value_t = 200)]
+    pub(crate) connections: u32,
+    /// Who publish, over chat and over HTTP in turn.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) publishers: u16,
+    /// Publishes a second of each; max is as fast as they are taken.
+    #[arg(long, default_value = "250", value_parser = rate)]
+    pub(crate) rate: Rate,
+    /// Bytes of a body.
+    #[arg(long, default_value = "128", value_parser = size)]
+    pub(crate) size: usize,
+    /// How long to publish.
+    #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
+    pub(crate) duration: Duration,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Flood {
+    #[command(flatten)]
+    pub(crate) server: Server,
+    /// How long to flood.
+    #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
+    pub(crate) duration: Duration,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Publish {
     /// A chat connection.
@@ -90,12 +176,15 @@ pub(crate) enum Publish {
 }
 
 fn rate(text: &str) -> Result<Rate, String> {
-    let rate = match text {
-        "max" | "0" => return Ok(Rate::FlatOut),
-        text => text.parse::<f64>().ok(),
-    };
-    let rate = rate.filter(|rate| rate.is_finite() && *rate > 0.0);
-    rate.map(Rate::PerSecond).ok_or_else(|| "use a number above 0, or max".to_owned())
+    match text {
+        "max" | "0" => Ok(Rate::FlatOut),
+        text => pace(text).map(Rate::PerSecond).map_err(|error| error + ", or max"),
+    }
+}
+
+fn pace(text: &str) -> Result<f64, String> {
+    let pace = text.parse().ok().filter(|pace: &f64| pace.is_finite() && *pace > 0.0);
+    pace.ok_or_else(|| "use a number above 0".to_owned())
 }
 
 fn size(text: &str) -> Result<usize, String> {
@@ -109,6 +198,9 @@ const SIZE_MAX: usize = 1 << 24;
 const EXAMPLES: &str = "Examples:
   fanfare-loadtest fanout --connections 1000 --rate 6000 --pid $(pidof fanfare)
   fanfare-loadtest fanout --rate 20 --compare-floor --rounds 5 --pid $(pidof fanfare) --json
+  fanfare-loadtest storm --connections 10000
+  fanfare-loadtest stalled --connections 1000 --stalled 100 --pid $(pidof fanfare)
+  fanfare-loadtest audit --publishers 4 --rate 1000
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, or the server could not be used.";
 

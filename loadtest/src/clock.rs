@@ -1,15 +1,13 @@
 //! The time of a run, and waiting for it to the microsecond.
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
     timerfd_settime,
 };
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use tokio::net::unix::pipe;
 
 /// Counts nanoseconds from when it was made.
 #[derive(Clone, Copy, Debug)]
@@ -30,14 +28,15 @@ impl Clock {
 #[derive(Debug)]
 pub(crate) struct Timer {
     clock: Clock,
-    fd: AsyncFd<OwnedFd>,
+    /// A timer's descriptor: read like a pipe's, which tokio has a safe type for.
+    fd: pipe::Receiver,
 }
 
 impl Timer {
     pub(crate) fn new(clock: Clock) -> io::Result<Self> {
         let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
         let fd = timerfd_create(TimerfdClockId::Monotonic, flags)?;
-        Ok(Self { clock, fd: AsyncFd::try_with_interest(fd, Interest::READABLE)? })
+        Ok(Self { clock, fd: pipe::Receiver::from_owned_fd_unchecked(fd)? })
     }
 
     /// Returns at the time `at`, or at once if that has passed.
@@ -50,9 +49,30 @@ impl Timer {
         let left =
             Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
         let once = Itimerspec { it_interval: never, it_value: left };
-        timerfd_settime(self.fd.get_ref(), TimerfdTimerFlags::empty(), &once)?;
-        let fired = |fd: &OwnedFd| Ok(rustix::io::read(fd, &mut [0; 8])?);
-        self.fd.async_io(Interest::READABLE, fired).await?;
-        Ok(())
+        timerfd_settime(&self.fd, TimerfdTimerFlags::empty(), &once)?;
+        let mut expirations = [0; 8];
+        loop {
+            self.fd.readable().await?;
+            match self.fd.try_read(&mut expirations) {
+                Ok(_) => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_timer_is_not_early_and_may_be_used_again() {
+        let clock = Clock::start();
+        let mut timer = Timer::new(clock).unwrap();
+        for at in [1_500_000, 1_600_000, 0, 3_000_000] {
+            timer.until(at).await.unwrap();
+            assert!(clock.now() >= at);
+        }
     }
 }

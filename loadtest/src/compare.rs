@@ -161,8 +161,10 @@ fn median(mut values: Vec<f64>) -> f64 {
     }
 }
 
+type Figure = fn(&Outcome) -> Option<f64>;
+
 /// What is compared.
-const FIGURES: [(&str, fn(&Outcome) -> Option<f64>); 8] = [
+const FIGURES: [(&str, Figure); 8] = [
     ("CPU a delivery, µs", |outcome| outcome.us_per_delivery),
     ("CPU a connect, µs", |outcome| outcome.us_per_connect),
     ("latency p50, ms", |outcome| Some(outcome.latency_ms.p50)),

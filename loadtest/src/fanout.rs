@@ -1,5 +1,6 @@
 //! `fanout`: one publisher, many subscribers; what it costs and how long it takes.
 
+use std::io;
 use std::time::Duration;
 
 use tokio::time::sleep;
@@ -148,7 +149,7 @@ impl Run<'_> {
             timer.until(window.start).await?;
             let before = self.sample(sent.get())?;
             timer.until(window.end).await?;
-            Ok::<_, Failure>((before, self.sample(sent.get())?))
+            Ok((before, self.sample(sent.get())?))
         };
         let published = async { tokio::try_join!(sampled, origin.publisher.run(schedule)) };
         let tally = &self.subscribers.tally;
@@ -175,11 +176,11 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn resident(&self) -> Result<u64, Failure> {
-        Ok(self.server.map_or(Ok(0), Process::resident)?)
+    fn resident(&self) -> io::Result<u64> {
+        self.server.map_or(Ok(0), Process::resident)
     }
 
-    fn sample(&self, sent: u64) -> Result<Sample, Failure> {
+    fn sample(&self, sent: u64) -> io::Result<Sample> {
         Ok(Sample {
             at: self.clock.now(),
             sent,
@@ -213,7 +214,7 @@ impl Origin {
         };
         let write = match &backend {
             Some(backend) => backend.write.clone(),
-            None => subscribers.add_publisher(target.connect(load.connections + 1).await?),
+            None => subscribers.add_publisher(target.connect(load.connections + 1).await?, |_| ()),
         };
         Ok(Self { publisher: Publisher::new(write, encoder, clock)?, backend })
     }

@@ -1,11 +1,14 @@
 //! Load tester for fanfare. README.md says what is measured, and how.
 
+mod audit;
 mod backend;
 mod cli;
 mod clock;
 mod compare;
 mod failure;
 mod fanout;
+mod feed;
+mod flood;
 mod floor;
 mod frames;
 mod mark;
@@ -17,9 +20,12 @@ mod reader;
 mod report;
 mod scanner;
 mod schedule;
+mod stalled;
+mod storm;
 mod subscribers;
 mod tally;
 mod target;
+mod trail;
 
 use std::process::ExitCode;
 
@@ -50,6 +56,10 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Floor { bind } => Ok(floor::serve(bind)?),
         Command::Fanout(fanout) if fanout.compare_floor => runtime.block_on(compare::run(&fanout)),
         Command::Fanout(fanout) => runtime.block_on(fanout::run(&fanout)),
+        Command::Storm(storm) => runtime.block_on(storm::run(&storm)),
+        Command::Stalled(stalled) => runtime.block_on(stalled::run(&stalled)),
+        Command::Audit(audit) => runtime.block_on(audit::run(&audit)),
+        Command::Flood(flood) => runtime.block_on(flood::run(&flood)),
     }
 }
 

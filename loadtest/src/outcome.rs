@@ -124,8 +124,7 @@ impl Outcome {
         self.received = tally.deliveries.get();
         self.lost = self.expected.cast_signed() - self.received.cast_signed();
         self.errors.clone_from(&tally.errors.borrow());
-        let ends = tally.ends.borrow();
-        self.ends = ends.iter().map(|(end, count)| (end.to_string(), *count)).collect();
+        self.ends = tally.ends();
         self.latency_ms = tally.latency();
     }
 
@@ -152,7 +151,6 @@ impl Outcome {
 
     /// What a table shows: names and values.
     pub(crate) fn rows(&self) -> Vec<(&'static str, String)> {
-        let Latency { p50, p99, max, samples } = self.latency_ms;
         let offered =
             self.offered_per_second.map_or("all it takes".to_owned(), |rate| rate.to_string());
         let mut rows = vec![
@@ -162,10 +160,7 @@ impl Outcome {
             ("deliveries/s", format!("{:.0}", self.deliveries_per_second)),
             ("deliveries", format!("{} of {}, {} lost", self.received, self.expected, self.lost)),
             ("refused", format!("{} of {} publishes", self.refused, self.published)),
-            (
-                "latency",
-                format!("p50 {p50:.2} ms, p99 {p99:.2} ms, max {max:.2} ms ({samples} timed)"),
-            ),
+            ("latency", self.latency_ms.to_string()),
             ("connects/s", format!("{:.0}", self.connects_per_second)),
             ("generator CPU", format!("{:.0} % of a core", self.generator_cpu * 100.0)),
         ];

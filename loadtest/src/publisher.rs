@@ -9,7 +9,6 @@ use tokio::net::tcp::OwnedWriteHalf;
 use tokio::task::yield_now;
 
 use crate::clock::{Clock, Timer};
-use crate::failure::Failure;
 use crate::frames;
 use crate::mark::Mark;
 use crate::schedule::Schedule;
@@ -41,7 +40,7 @@ impl Publisher {
 
     /// Publishes what the schedule says. What is late is written as soon as the server takes it;
     /// what it has not taken [`GRACE`] after the schedule's end never is.
-    pub(crate) async fn run(&mut self, mut schedule: Schedule) -> Result<(), Failure> {
+    pub(crate) async fn run(&mut self, mut schedule: Schedule) -> io::Result<()> {
         let mut batch = Vec::new();
         let give_up = schedule.end().saturating_add(GRACE);
         loop {
@@ -55,9 +54,10 @@ impl Publisher {
                 count += 1;
             }
             if count > 0 {
-                write_all(&self.write, &batch).await.map_err(|error| {
-                    Failure::Run(format!("the publishing connection failed: {error}"))
-                })?;
+                if write_all(&self.write, &batch).await.is_err() {
+                    // Whoever reads the connection learns how it ended.
+                    return Ok(());
+                }
                 self.sent.set(self.sent.get() + count);
                 batch.clear();
                 // Readers share the thread, and a socket that takes everything never waits.

@@ -11,6 +11,7 @@ use tokio::time::{sleep, timeout};
 use crate::failure::Failure;
 use crate::frames;
 use crate::reader::{End, Reader, Scratch};
+use crate::scanner::Frame;
 use crate::tally::Tally;
 use crate::target::{Link, Opening, Target};
 
@@ -49,25 +50,51 @@ impl Subscribers {
     ) -> Result<(), Failure> {
         let mut opening = Opening::new(target, users);
         while let Some(link) = opening.next().await {
-            let (reader, write) = Reader::new(link?, &self.scratch);
-            self.add(reader, write);
+            self.add(link?, |_| ());
             each();
         }
         self.check()
     }
 
-    /// Takes in a connection that also publishes.
-    pub(crate) fn add_publisher(&mut self, link: Link) -> Rc<OwnedWriteHalf> {
+    /// Takes in a connection; `observe` sees all its frames.
+    pub(crate) fn add(&mut self, link: Link, observe: impl FnMut(&Frame<'_>) + 'static) {
         let (reader, write) = Reader::new(link, &self.scratch);
-        self.add(reader.mute(), write.clone());
+        self.spawn(reader, write, observe);
+    }
+
+    /// The same for a connection that also publishes; returns what it writes to.
+    pub(crate) fn add_publisher(
+        &mut self,
+        link: Link,
+        observe: impl FnMut(&Frame<'_>) + 'static,
+    ) -> Rc<OwnedWriteHalf> {
+        let (reader, write) = Reader::new(link, &self.scratch);
+        self.spawn(reader.mute(), write.clone(), observe);
         write
     }
 
-    fn add(&mut self, reader: Reader, write: Rc<OwnedWriteHalf>) {
-        let visit = self.tally.subscriber(self.writers.len() as u32, self.stride);
+    /// Drops all connections at once.
+    pub(crate) async fn close(mut self) {
+        self.writers.clear();
+        self.readers.shutdown().await;
+    }
+
+    fn spawn(
+        &mut self,
+        reader: Reader,
+        write: Rc<OwnedWriteHalf>,
+        mut observe: impl FnMut(&Frame<'_>) + 'static,
+    ) {
+        let mut count = self.tally.subscriber(self.writers.len() as u32, self.stride);
         let tally = self.tally.clone();
         self.writers.push(write);
-        self.readers.spawn_local(async move { tally.count_end(reader.run(visit).await) });
+        self.readers.spawn_local(async move {
+            let end = reader.run(|now, frame| {
+                observe(&frame);
+                count(now, frame);
+            });
+            tally.count_end(end.await);
+        });
     }
 
     /// Has every connection answer a ping, so that all are known to be subscribed.

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
@@ -53,6 +54,11 @@ impl Tally {
         self.latencies.borrow_mut().reset();
     }
 
+    /// Leaves out publishes due from now on.
+    pub(crate) fn end_window(&self, now: u64) {
+        self.window.borrow_mut().end = now;
+    }
+
     pub(crate) fn latency(&self) -> Latency {
         Latency::of(&self.latencies.borrow())
     }
@@ -85,6 +91,12 @@ impl Tally {
     pub(crate) fn count_end(&self, end: End) {
         *self.ends.borrow_mut().entry(end).or_default() += 1;
         self.changed.notify_waiters();
+    }
+
+    /// How many connections ended how.
+    pub(crate) fn ends(&self) -> BTreeMap<String, u32> {
+        let ends = self.ends.borrow();
+        ends.iter().map(|(end, count)| (end.to_string(), *count)).collect()
     }
 
     /// Publishes that the server had no room for.
@@ -132,6 +144,13 @@ impl Latency {
     }
 }
 
+impl fmt::Display for Latency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { p50, p99, max, samples } = self;
+        write!(f, "p50 {p50:.2} ms, p99 {p99:.2} ms, max {max:.2} ms ({samples} timed)")
+    }
+}
+
 /// For nanoseconds up to a minute, to three digits.
 #[allow(clippy::expect_used, reason = "the bounds are constant and allowed")]
 pub(crate) fn empty_histogram() -> Histogram<u64> {
@@ -139,11 +158,11 @@ pub(crate) fn empty_histogram() -> Histogram<u64> {
 }
 
 /// The code of an `error` message.
-fn error_code(payload: &[u8]) -> Option<u32> {
+pub(crate) fn error_code(payload: &[u8]) -> Option<u32> {
     let rest = payload.strip_prefix(br#"{"type":"error","code":"#)?;
     let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
     str::from_utf8(&rest[..digits]).ok()?.parse().ok()
 }
 
 /// The error for a publish that there is no room for.
-const TOO_MANY: u32 = 111;
+pub(crate) const TOO_MANY: u32 = 111;

@@ -1,0 +1,135 @@
+//! `storm`: many connect, all go at once, all connect again, while a feed runs.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use crate::cli::Storm;
+use crate::clock::Clock;
+use crate::failure::Failure;
+use crate::feed::Feed;
+use crate::process::Process;
+use crate::progress;
+use crate::reader::Scratch;
+use crate::report;
+use crate::subscribers::Subscribers;
+use crate::tally::Latency;
+use crate::target::{Opening, Target};
+
+/// Runs the command and prints its report.
+pub(crate) async fn run(options: &Storm) -> Result<(), Failure> {
+    let target = Target::fanfare(&options.server.url, &options.server.secret)?;
+    let scratch = Scratch::new(Clock::start());
+    let feed_users = 1..options.feed_connections + 2;
+    let users = feed_users.end..feed_users.end + options.connections;
+    let mut feed =
+        Feed::open(&target, feed_users, options.feed_rate, options.size, &scratch).await?;
+    let quiet = feed.run(options.quiet).await?;
+
+    let generator = Process::own().cpu()?;
+    let began = scratch.clock.now();
+    let storm = async {
+        let (crowd, first) = connect(&target, users.clone(), &scratch, "connect").await?;
+        crowd.close().await;
+        let (_, again) = connect(&target, users, &scratch, "connect again").await?;
+        Ok([first, again])
+    };
+    let ([first, again], storm) = feed.run_beside(storm).await?;
+    let took = Duration::from_nanos(scratch.clock.now() - began);
+    let generator = Process::own().cpu()?.used - generator.used;
+
+    let tally = &feed.subscribers.tally;
+    let lost = feed.expected().cast_signed() - tally.deliveries.get().cast_signed();
+    let outcome = Outcome {
+        connections: options.connections,
+        ratio_p99: storm.p99 / quiet.p99,
+        quiet_ms: quiet,
+        storm_ms: storm,
+        waves: [first, again],
+        feed_lost: lost,
+        feed_ends: tally.ends(),
+        generator_cpu: generator.as_secs_f64() / took.as_secs_f64(),
+    };
+    report::print(options.server.json, &outcome, || outcome.rows())
+}
+
+/// What came of it.
+#[derive(Debug, Serialize)]
+struct Outcome {
+    connections: u32,
+    /// Latency of the feed before and during the storm.
+    quiet_ms: Latency,
+    storm_ms: Latency,
+    ratio_p99: f64,
+    waves: [Wave; 2],
+    feed_lost: i64,
+    feed_ends: BTreeMap<String, u32>,
+    /// Cores that the load tester used during the storm.
+    generator_cpu: f64,
+}
+
+/// One time that all connect.
+#[derive(Debug, Serialize)]
+struct Wave {
+    connected: u32,
+    refused: u32,
+    /// Why the first one was refused.
+    refusal: Option<String>,
+    /// Connected, and closed before all were.
+    ended: BTreeMap<String, u32>,
+    per_second: f64,
+}
+
+async fn connect(
+    target: &Target,
+    users: Range<u32>,
+    scratch: &Scratch,
+    title: &str,
+) -> Result<(Subscribers, Wave), Failure> {
+    let bar = progress::bar(title, users.len() as u64);
+    let mut crowd = Subscribers::new(scratch, 1);
+    let (mut refused, mut refusal) = (0, None);
+    let began = Instant::now();
+    let mut opening = Opening::new(target, users);
+    while let Some(link) = opening.next().await {
+        bar.inc(1);
+        match link {
+            Ok(link) => crowd.add(link, |_| ()),
+            Err(failure) => {
+                refused += 1;
+                refusal.get_or_insert(failure.to_string());
+            }
+        }
+    }
+    let connected = crowd.len() as u32;
+    let per_second = f64::from(connected) / began.elapsed().as_secs_f64();
+    let wave = Wave { connected, refused, refusal, ended: crowd.tally.ends(), per_second };
+    Ok((crowd, wave))
+}
+
+impl Outcome {
+    fn rows(&self) -> Vec<(&'static str, String)> {
+        let mut rows = vec![
+            ("feed, quiet", self.quiet_ms.to_string()),
+            ("feed, storm", self.storm_ms.to_string()),
+            ("ratio of p99", format!("{:.2}", self.ratio_p99)),
+            ("feed lost", self.feed_lost.to_string()),
+            ("generator CPU", format!("{:.0} % of a core", self.generator_cpu * 100.0)),
+        ];
+        for (name, wave) in ["connect", "connect again"].into_iter().zip(&self.waves) {
+            let Wave { connected, refused, per_second, .. } = wave;
+            let text = format!(
+                "{connected} of {}, {refused} refused, {per_second:.0}/s",
+                self.connections
+            );
+            rows.push((name, text));
+            rows.extend(wave.refusal.iter().map(|refusal| ("refused", refusal.clone())));
+            rows.extend(wave.ended.iter().map(|(end, count)| ("ended", format!("{end}: {count}"))));
+        }
+        let ends = self.feed_ends.iter();
+        rows.extend(ends.map(|(end, count)| ("feed ended", format!("{end}: {count}"))));
+        rows
+    }
+}
