@@ -10,6 +10,7 @@ use crate::backend::Backend;
 use crate::cli::Audit;
 use crate::clock::Clock;
 use crate::failure::Failure;
+use crate::feed::Source;
 use crate::mark::{Mark, Place};
 use crate::publisher::{Encoder, Publisher};
 use crate::reader::Scratch;
@@ -94,20 +95,18 @@ impl Ledger {
         number: u16,
         clock: Clock,
     ) -> Result<(Publisher, Account), Failure> {
-        let (write, encoder, name, refusals) = if number.is_multiple_of(2) {
+        let (write, name, source, refusals) = if number.is_multiple_of(2) {
             let refused = Rc::new(Cell::new(0));
             let observe = self.observer(refused.clone());
             let link = target.connect(options.connections + 1 + u32::from(number)).await?;
             let write = self.subscribers.add_publisher(link, observe);
-            let encoder = Encoder::chat(number, options.size);
-            (write, encoder, "chat", Refusals::Chat(refused))
+            (write, "chat", Source::Chat(options.size), Refusals::Chat(refused))
         } else {
-            let key = &options.api_key;
-            let backend = Backend::connect(target, key).await?;
-            let host = target.address().to_string();
-            let encoder = Encoder::http(number, options.size, &host, key);
-            (backend.write.clone(), encoder, "http", Refusals::Http(backend))
+            let backend = Backend::connect(target, &options.api_key).await?;
+            let source = Source::Broadcast(options.size, options.api_key.clone());
+            (backend.write.clone(), "http", source, Refusals::Http(backend))
         };
+        let encoder = Encoder::new(number, &source, target.address());
         let publisher = Publisher::new(write, encoder, clock)?;
         let name = format!("{name} publisher {number}");
         let account = Account { name, sent: publisher.sent(), refusals };

@@ -93,6 +93,9 @@ pub(crate) struct Fanout {
 pub(crate) struct Storm {
     #[command(flatten)]
     pub(crate) server: Server,
+    /// The server's api.key: the feed is pushed to one user, whose connections are its subscribers.
+    #[arg(long, env = "FANFARE_API_KEY", hide_env_values = true)]
+    pub(crate) api_key: String,
     /// How many connect.
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) connections: u32,

@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::cli::Fanout;
 use crate::failure::Failure;
 use crate::fanout::{Load, measure};
+use crate::meter::Meter;
 use crate::outcome::Outcome;
 use crate::process::Process;
 use crate::report;
@@ -18,21 +19,16 @@ use crate::target::Target;
 /// Runs the command and prints its report.
 pub(crate) async fn run(options: &Fanout) -> Result<(), Failure> {
     let target = Target::fanfare(&options.server.url, &options.server.secret)?;
-    let pid =
-        options.server.pid.ok_or_else(|| Failure::Setup("--compare-floor needs --pid".into()))?;
-    let server = Process::new(pid)?;
+    let meter = Meter::new(options.server.pid)?;
     let load = Load::new(options)?;
-    let floor = Floor::start(server)?;
+    let floor = Floor::start(options.server.pid)?;
     let mut rounds = Vec::new();
     for round in 1..=options.rounds {
         let title = |name| format!("{name} {round}/{}", options.rounds);
-        let fanfare = measure(&target, &load, Some(server), &title("fanfare")).await?;
-        let floor_load = load.for_floor(fanfare.payload_bytes);
-        let floor =
-            measure(&floor.target, &floor_load, Some(floor.process), &title("floor")).await?;
-        if floor.payload_bytes != fanfare.payload_bytes {
-            return Err(Failure::Run("the floor's frames have another length".to_owned()));
-        }
+        let fanfare = measure(&target, &load, meter, &title("fanfare")).await?;
+        // The floor adds nothing to a payload, so it is sent what fanfare delivers.
+        let load = load.for_floor(fanfare.payload_bytes);
+        let floor = measure(&floor.target, &load, floor.meter, &title("floor")).await?;
         rounds.push(Round { fanfare, floor });
     }
     let comparison = Comparison::new(rounds);
@@ -42,27 +38,29 @@ pub(crate) async fn run(options: &Fanout) -> Result<(), Failure> {
 /// A floor server of our own; ends when dropped.
 struct Floor {
     child: Child,
-    process: Process,
+    meter: Meter,
     target: Target,
 }
 
 impl Floor {
-    /// Starts one on the CPUs that `server` may run on.
-    fn start(server: Process) -> Result<Self, Failure> {
+    /// Starts one on the CPUs that the server may run on.
+    fn start(server: Option<u32>) -> Result<Self, Failure> {
         let mut child = Command::new(std::env::current_exe()?)
             .args(["floor", "--bind", "127.0.0.1:0"])
             .stdout(Stdio::piped())
             .spawn()?;
-        let process = Process::new(child.id())?;
-        process.share_cpus_of(server)?;
+        if let Some(server) = server {
+            Process::new(child.id())?.share_cpus_of(Process::new(server)?)?;
+        }
         let mut line = String::new();
         if let Some(output) = child.stdout.take() {
             BufReader::new(output).read_line(&mut line)?;
         }
         let address: Option<SocketAddr> = line.trim().parse().ok();
         let address =
-            address.ok_or_else(|| Failure::Run("the floor server did not start".into()))?;
-        Ok(Self { child, process, target: Target::floor(address) })
+            address.ok_or_else(|| Failure::Run("the floor server did not start".to_owned()))?;
+        let meter = Meter::new(Some(child.id()))?;
+        Ok(Self { child, meter, target: Target::floor(address) })
     }
 }
 
@@ -100,11 +98,11 @@ struct Median {
 impl Comparison {
     fn new(rounds: Vec<Round>) -> Self {
         let medians = FIGURES.iter().filter_map(|(name, figure)| {
-            let figures: Option<Vec<[f64; 2]>> = rounds
+            let figures = rounds
                 .iter()
                 .map(|round| Some([figure(&round.fanfare)?, figure(&round.floor)?]))
-                .collect();
-            Some(Median::new(name, &figures?))
+                .collect::<Option<Vec<_>>>()?;
+            Some(Median::new(name, &figures))
         });
         Self { medians: medians.collect(), rounds }
     }
@@ -113,22 +111,19 @@ impl Comparison {
         let head = format!("{:>12} {:>12} {:>8}  of each round", "fanfare", "floor", "ratio");
         let mut rows = vec![("median", head)];
         rows.extend(self.medians.iter().map(|median| (median.name, median.to_string())));
-        rows.extend(
-            self.rounds
-                .iter()
-                .flat_map(|round| {
-                    let Round { fanfare, floor } = round;
-                    let memory = |outcome: &Outcome| outcome.memory_row();
-                    [("memory, fanfare", memory(fanfare)), ("memory, floor", memory(floor))]
-                })
-                .take(2),
-        );
-        for round in &self.rounds {
-            for (name, side) in [("fanfare", &round.fanfare), ("floor", &round.floor)] {
-                if side.lost != 0 || !side.ends.is_empty() {
-                    rows.push((name, format!("lost {}, ended {:?}", side.lost, side.ends)));
+        // What a process once needed it may keep, so only the first connects tell.
+        if let Some(Round { fanfare, floor }) = self.rounds.first() {
+            rows.push(("memory, fanfare", fanfare.memory_text()));
+            rows.push(("memory, floor", floor.memory_text()));
+        }
+        for (round, Round { fanfare, floor }) in (1..).zip(&self.rounds) {
+            for (name, outcome) in [("fanfare", fanfare), ("floor", floor)] {
+                if outcome.lost != 0 || !outcome.ends.is_empty() {
+                    let text = format!("{} lost, ended: {:?}", outcome.lost, outcome.ends);
+                    rows.push(("FAULT", format!("{name} {round}: {text}")));
                 }
-                rows.extend(side.limit.map(|limit| ("LIMIT", format!("{name}: {limit}"))));
+                let limit = outcome.usage.limit.iter();
+                rows.extend(limit.map(|limit| ("LIMIT", format!("{name} {round}: {limit}"))));
             }
         }
         rows
@@ -171,8 +166,8 @@ const FIGURES: [(&str, Figure); 8] = [
     ("latency p99, ms", |outcome| Some(outcome.latency_ms.p99)),
     ("latency max, ms", |outcome| Some(outcome.latency_ms.max)),
     ("deliveries/s", |outcome| Some(outcome.deliveries_per_second)),
-    ("server CPU, cores", |outcome| outcome.server_cpu),
-    ("load tester CPU, cores", |outcome| Some(outcome.generator_cpu)),
+    ("server CPU, cores", |outcome| outcome.usage.server_cpu),
+    ("load tester CPU, cores", |outcome| Some(outcome.usage.generator_cpu)),
 ];
 
 #[cfg(test)]

@@ -1,90 +1,141 @@
-//! A steady feed: one chat connection publishes to many subscribers while something else happens.
+//! A publisher and its subscribers.
 
 use std::cell::Cell;
-use std::ops::Range;
+use std::rc::Rc;
 use std::time::Duration;
 
+use crate::backend::Backend;
 use crate::clock::Clock;
 use crate::failure::Failure;
 use crate::publisher::{Encoder, Publisher};
-use crate::reader::Scratch;
 use crate::schedule::{Rate, Schedule};
 use crate::subscribers::Subscribers;
 use crate::tally::Latency;
 use crate::target::Target;
 
-/// The feed's connections.
+/// Who publishes, and bodies of how many bytes.
+#[derive(Clone, Debug)]
+pub(crate) enum Source {
+    /// A chat connection, to all.
+    Chat(usize),
+    /// A backend with a key, to all.
+    Broadcast(usize, String),
+    /// A backend with a key, to the connections of one user.
+    Unicast(usize, String, u32),
+    /// A connection to the floor server; the body is all of the payload.
+    Bare(usize),
+}
+
+/// Everything that takes part, each connection known to be subscribed.
 #[derive(Debug)]
 pub(crate) struct Feed {
     pub(crate) subscribers: Subscribers,
-    clock: Clock,
     publisher: Publisher,
-    rate: Rate,
+    backend: Option<Backend>,
+    clock: Clock,
 }
 
 impl Feed {
-    /// Connects users, the last of whom publishes bodies of `size` bytes.
+    /// Adds a publisher; one that needs a connection of its own is `user` and subscribes as well.
     pub(crate) async fn open(
         target: &Target,
-        users: Range<u32>,
-        rate: f64,
-        size: usize,
-        scratch: &Scratch,
+        mut subscribers: Subscribers,
+        source: &Source,
+        user: u32,
+        clock: Clock,
     ) -> Result<Self, Failure> {
-        let clock = scratch.clock;
-        let mut subscribers = Subscribers::new(scratch, 1);
-        let publishing = users.end - 1;
-        subscribers.open(target, users.start..publishing, || ()).await?;
-        let write = subscribers.add_publisher(target.connect(publishing).await?, |_| ());
-        subscribers.call_roll().await?;
-        let publisher = Publisher::new(write, Encoder::chat(0, size), clock)?;
-        Ok(Self { subscribers, clock, publisher, rate: Rate::PerSecond(rate) })
+        let backend = match source {
+            Source::Chat(_) | Source::Bare(_) => None,
+            Source::Broadcast(_, key) | Source::Unicast(_, key, _) => {
+                Some(Backend::connect(target, key).await?)
+            }
+        };
+        let write = match &backend {
+            Some(backend) => backend.write.clone(),
+            None => subscribers.add_publisher(target.connect(user).await?, |_| ()),
+        };
+        if !target.is_floor() {
+            subscribers.call_roll().await?;
+        }
+        let publisher = Publisher::new(write, Encoder::new(0, source, target.address()), clock)?;
+        Ok(Self { subscribers, publisher, backend, clock })
+    }
+
+    /// Publishes what the schedule says.
+    pub(crate) async fn publish(&mut self, schedule: Schedule) -> Result<(), Failure> {
+        Ok(self.publisher.run(schedule).await?)
+    }
+
+    /// Waits for what is still under way.
+    pub(crate) async fn drain(&self) -> Result<(), Failure> {
+        if let Some(backend) = &self.backend {
+            backend.answers.wait(self.publisher.sent().get()).await?;
+        }
+        self.subscribers.drain(self.expected()).await;
+        Ok(())
     }
 
     /// Publishes for so long; returns the latencies once all is delivered.
-    pub(crate) async fn run(&mut self, length: Duration) -> Result<Latency, Failure> {
+    pub(crate) async fn run(&mut self, rate: f64, length: Duration) -> Result<Latency, Failure> {
         let start = self.clock.now();
         self.subscribers.tally.measure(start..u64::MAX);
-        self.publisher.run(Schedule::new(self.rate, start, length)).await?;
-        self.drain().await;
+        self.publish(Schedule::new(Rate::PerSecond(rate), start, length)).await?;
+        self.drain().await?;
         Ok(self.subscribers.tally.latency())
     }
 
-    /// Publishes while `other` runs; returns what that does, and the latencies.
+    /// Publishes while `other` runs; returns what that does, and the latencies meanwhile.
     pub(crate) async fn run_beside<T>(
         &mut self,
+        rate: f64,
         other: impl Future<Output = Result<T, Failure>>,
     ) -> Result<(T, Latency), Failure> {
-        let mut start = self.clock.now();
-        self.subscribers.tally.measure(start..u64::MAX);
+        let (tally, clock) = (self.subscribers.tally.clone(), self.clock);
+        let mut start = clock.now();
+        tally.measure(start..u64::MAX);
         let is_done = Cell::new(false);
         let other = async {
             let outcome = other.await;
-            self.subscribers.tally.end_window(self.clock.now());
+            tally.end_window(clock.now());
             is_done.set(true);
             outcome
         };
         let publishing = async {
             while !is_done.get() {
-                self.publisher.run(Schedule::new(self.rate, start, PIECE)).await?;
+                self.publish(Schedule::new(Rate::PerSecond(rate), start, PIECE)).await?;
                 start += PIECE.as_nanos() as u64;
             }
             Ok(())
         };
         let (outcome, ()) = tokio::try_join!(other, publishing)?;
-        self.drain().await;
-        Ok((outcome, self.subscribers.tally.latency()))
+        self.drain().await?;
+        Ok((outcome, tally.latency()))
     }
 
-    /// Deliveries that all publishes so far should lead to.
+    /// Publishes so far, kept up to date.
+    pub(crate) fn sent(&self) -> Rc<Cell<u64>> {
+        self.publisher.sent()
+    }
+
+    /// Publishes that the server had no room for.
+    pub(crate) fn refused(&self) -> u64 {
+        match &self.backend {
+            Some(backend) => backend.answers.refused.borrow().len() as u64,
+            None => self.subscribers.tally.refused(),
+        }
+    }
+
+    /// Deliveries that the publishes so far should lead to.
     pub(crate) fn expected(&self) -> u64 {
-        self.publisher.sent().get() * self.subscribers.len() as u64
+        (self.sent().get() - self.refused()) * self.subscribers.len() as u64
     }
 
-    async fn drain(&self) {
-        self.subscribers.drain(self.expected()).await;
+    /// How many deliveries are missing; below 0, how many are too many.
+    pub(crate) fn lost(&self) -> i64 {
+        let received = self.subscribers.tally.deliveries.get();
+        self.expected().cast_signed() - received.cast_signed()
     }
 }
 
-/// The feed may end at the end of a piece, so that no publish is cut off.
+/// A feed beside something else ends at the end of a piece, so that no publish is cut off.
 const PIECE: Duration = Duration::from_secs(1);

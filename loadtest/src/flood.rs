@@ -15,6 +15,7 @@ use crate::cli::Flood;
 use crate::clock::{Clock, Timer};
 use crate::failure::Failure;
 use crate::frames;
+use crate::meter::{Meter, Usage};
 use crate::publisher::write_all;
 use crate::reader::{End, Reader, Scratch};
 use crate::report;
@@ -26,6 +27,7 @@ use crate::target::Target;
 /// Runs the command and prints its report.
 pub(crate) async fn run(options: &Flood) -> Result<(), Failure> {
     let target = Target::fanfare(&options.server.url, &options.server.secret)?;
+    let meter = Meter::new(options.server.pid)?;
     let clock = Clock::start();
     let scratch = Scratch::new(clock);
     let (flooding, flood) = Reader::new(target.connect(1).await?, &scratch);
@@ -43,8 +45,8 @@ pub(crate) async fn run(options: &Flood) -> Result<(), Failure> {
             answered.notify_waiters();
         }
     };
-    let began = clock.now();
-    let schedule = Schedule::new(Rate::PerSecond(PINGS), began, options.duration);
+    let before = meter.read()?;
+    let schedule = Schedule::new(Rate::PerSecond(PINGS), clock.now(), options.duration);
     let pings = async {
         send_pings(&ping, &due, schedule, clock).await?;
         while !due.borrow().is_empty() {
@@ -60,11 +62,12 @@ pub(crate) async fn run(options: &Flood) -> Result<(), Failure> {
         end = flooding.mute().run(|_, _| ()) => return Err(ended("flooding", end)),
         end = pinging.mute().run(pong) => return Err(ended("pinging", end)),
     }
+    let usage = meter.read()?.since(&before);
     let outcome = Outcome {
-        frames_per_second: sent.get() as f64
-            / Duration::from_nanos(clock.now() - began).as_secs_f64(),
+        frames_per_second: sent.get() as f64 / usage.seconds,
         pong_ms: Latency::of(&times.borrow()),
         unanswered: due.borrow().len(),
+        usage,
     };
     report::print(options.server.json, &outcome, || outcome.rows())
 }
@@ -77,15 +80,19 @@ struct Outcome {
     /// From when a ping was due to when its pong was read.
     pong_ms: Latency,
     unanswered: usize,
+    #[serde(flatten)]
+    usage: Usage,
 }
 
 impl Outcome {
     fn rows(&self) -> Vec<(&'static str, String)> {
-        vec![
+        let mut rows = vec![
             ("flood", format!("{:.0} frames/s", self.frames_per_second)),
             ("pong", self.pong_ms.to_string()),
             ("unanswered", self.unanswered.to_string()),
-        ]
+        ];
+        rows.extend(self.usage.rows());
+        rows
     }
 }
 

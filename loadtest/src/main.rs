@@ -12,6 +12,7 @@ mod flood;
 mod floor;
 mod frames;
 mod mark;
+mod meter;
 mod outcome;
 mod process;
 mod progress;

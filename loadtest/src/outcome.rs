@@ -1,46 +1,43 @@
-//! What came of a fan-out, and whether it says something about the server.
+//! What came of a fan-out.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::fanout::Load;
-use crate::process::Cpu;
+use crate::feed::Feed;
+use crate::meter::{Reading, Usage};
 use crate::schedule::Rate;
-use crate::subscribers::Subscribers;
 use crate::tally::Latency;
 
-/// The figures of one measurement.
+/// The figures of one measurement. Rates, latency and CPU are those of the window after the
+/// warm-up; counts are those of the whole run.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct Outcome {
-    pub(crate) connections: usize,
+    /// Those that only subscribe.
+    pub(crate) connections: u32,
     /// Bytes of a delivered payload.
     pub(crate) payload_bytes: u64,
+    /// Publishes a second that the schedule asked for; `None` is flat out.
     pub(crate) offered_per_second: Option<f64>,
     pub(crate) publishes_per_second: f64,
     pub(crate) deliveries_per_second: f64,
-    pub(crate) connects_per_second: f64,
-    /// Over the whole run, as are the deliveries.
     pub(crate) published: u64,
     pub(crate) refused: u64,
     pub(crate) expected: u64,
     pub(crate) received: u64,
     pub(crate) lost: i64,
+    /// Errors that the server answered with, by code.
     pub(crate) errors: BTreeMap<u32, u64>,
+    /// Connections that ended, by how.
     pub(crate) ends: BTreeMap<String, u32>,
     pub(crate) latency_ms: Latency,
-    /// Cores that the load tester used.
-    pub(crate) generator_cpu: f64,
-    /// Cores that the two were ready to use while others did.
-    pub(crate) waited_cpu: f64,
-    /// Cores that the server used; this and what follows only if its process is known.
-    pub(crate) server_cpu: Option<f64>,
+    #[serde(flatten)]
+    pub(crate) usage: Usage,
+    /// The server's CPU time; this and memory only if its process is known.
     pub(crate) us_per_delivery: Option<f64>,
     pub(crate) us_per_connect: Option<f64>,
+    pub(crate) connects_per_second: f64,
     pub(crate) memory: Memory,
-    /// Why the figures say more about the load tester than about the server, if they do.
-    pub(crate) limit: Option<&'static str>,
 }
 
 /// Resident bytes of the server.
@@ -54,99 +51,57 @@ pub(crate) struct Memory {
     pub(crate) after_burst: u64,
 }
 
-impl Memory {
-    /// What each connection added, in KiB.
-    pub(crate) fn per_connection(self, then: u64, connections: usize) -> f64 {
-        (then as f64 - self.before as f64) / 1024.0 / connections as f64
-    }
-}
-
 /// Counters at one time.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Sample {
-    /// In the clock's nanoseconds.
-    pub(crate) at: u64,
+pub(crate) struct Count {
+    pub(crate) reading: Reading,
     pub(crate) sent: u64,
     pub(crate) deliveries: u64,
-    pub(crate) generator: Cpu,
-    pub(crate) server: Option<Cpu>,
-}
-
-impl Sample {
-    fn seconds_since(&self, before: &Self) -> f64 {
-        Duration::from_nanos(self.at - before.at).as_secs_f64()
-    }
-
-    /// Seconds of CPU time that the server used.
-    fn server_since(&self, before: &Self) -> Option<f64> {
-        Some(self.server?.used.saturating_sub(before.server?.used).as_secs_f64())
-    }
-
-    /// Seconds that server and load tester were ready to run and could not.
-    fn waited_since(&self, before: &Self) -> f64 {
-        let waited = |sample: &Self| {
-            sample.generator.waited + sample.server.map_or(Duration::ZERO, |cpu| cpu.waited)
-        };
-        waited(self).saturating_sub(waited(before)).as_secs_f64()
-    }
 }
 
 impl Outcome {
-    pub(crate) fn count_connects(&mut self, connects: u32, before: &Sample, after: &Sample) {
-        self.connects_per_second = f64::from(connects) / after.seconds_since(before);
-        self.us_per_connect = after.server_since(before).map(|cpu| cpu * 1e6 / f64::from(connects));
+    pub(crate) fn new(connections: u32, rate: Rate) -> Self {
+        let offered_per_second = match rate {
+            Rate::PerSecond(rate) => Some(rate),
+            Rate::FlatOut => None,
+        };
+        Self { connections, offered_per_second, ..Self::default() }
     }
 
-    /// Counts what happened in the measured window.
-    pub(crate) fn count(&mut self, load: &Load, before: &Sample, after: &Sample) {
-        let seconds = after.seconds_since(before);
+    pub(crate) fn count_connects(&mut self, usage: &Usage) {
+        self.connects_per_second = f64::from(self.connections) / usage.seconds;
+        self.us_per_connect = usage.server_us_per(self.connections.into());
+    }
+
+    /// Counts the window that is measured.
+    pub(crate) fn count_window(&mut self, before: &Count, after: &Count) {
+        self.usage = after.reading.since(&before.reading);
         let deliveries = after.deliveries - before.deliveries;
-        if let Rate::PerSecond(rate) = load.rate {
-            self.offered_per_second = Some(rate);
-        }
-        self.publishes_per_second = (after.sent - before.sent) as f64 / seconds;
-        self.deliveries_per_second = deliveries as f64 / seconds;
-        self.generator_cpu = (after.generator.used - before.generator.used).as_secs_f64() / seconds;
-        let server = after.server_since(before);
-        self.server_cpu = server.map(|cpu| cpu / seconds);
-        self.us_per_delivery = server.map(|cpu| cpu * 1e6 / deliveries.max(1) as f64);
-        self.waited_cpu = after.waited_since(before) / seconds;
-        self.limit = self.find_limit();
+        self.publishes_per_second = (after.sent - before.sent) as f64 / self.usage.seconds;
+        self.deliveries_per_second = deliveries as f64 / self.usage.seconds;
+        self.us_per_delivery = self.usage.server_us_per(deliveries);
+        self.usage.limit = self.usage.limit.or_else(|| self.lateness());
     }
 
-    /// Counts what came of the whole run, once nothing is under way any more.
-    pub(crate) fn finish(&mut self, subscribers: &Subscribers, published: u64, refused: u64) {
-        let tally = &subscribers.tally;
-        self.connections = subscribers.len();
+    /// Counts the whole run, once nothing is under way any more.
+    pub(crate) fn count_run(&mut self, feed: &Feed) {
+        let tally = &feed.subscribers.tally;
         self.payload_bytes = tally.payload.get();
-        (self.published, self.refused) = (published, refused);
-        self.expected = (published - refused) * subscribers.len() as u64;
+        self.published = feed.sent().get();
+        self.refused = feed.refused();
+        self.expected = feed.expected();
         self.received = tally.deliveries.get();
-        self.lost = self.expected.cast_signed() - self.received.cast_signed();
+        self.lost = feed.lost();
         self.errors.clone_from(&tally.errors.borrow());
         self.ends = tally.ends();
         self.latency_ms = tally.latency();
     }
 
-    fn find_limit(&self) -> Option<&'static str> {
-        let is_late =
-            self.offered_per_second.is_some_and(|rate| self.publishes_per_second < 0.99 * rate);
-        let has_room = self.server_cpu.is_some_and(|cpu| cpu < FULL);
-        if self.generator_cpu > FULL {
-            Some("the load tester used all of its core; give it a faster one, or less to do")
-        } else if is_late && has_room {
-            Some("the publisher fell behind its schedule while the server had CPU to spare")
-        } else if self.waited_cpu > BUSY {
-            Some("other processes used the CPUs; measure on an idle machine, each side on its own")
-        } else {
-            None
-        }
-    }
-
-    pub(crate) fn memory_row(&self) -> String {
-        let [idle, after_burst] = [self.memory.idle, self.memory.after_burst]
-            .map(|then| self.memory.per_connection(then, self.connections));
-        format!("{idle:.2} KiB idle, {after_burst:.2} KiB after a burst")
+    fn lateness(&self) -> Option<&'static str> {
+        let offered = self.offered_per_second?;
+        let is_late = self.publishes_per_second < ON_TIME * offered;
+        (is_late && self.usage.server_has_room())
+            .then_some("the publisher fell behind its schedule while the server had CPU to spare")
     }
 
     /// What a table shows: names and values.
@@ -162,27 +117,27 @@ impl Outcome {
             ("refused", format!("{} of {} publishes", self.refused, self.published)),
             ("latency", self.latency_ms.to_string()),
             ("connects/s", format!("{:.0}", self.connects_per_second)),
-            ("generator CPU", format!("{:.0} % of a core", self.generator_cpu * 100.0)),
         ];
-        if let (Some(cpu), Some(delivery), Some(connect)) =
-            (self.server_cpu, self.us_per_delivery, self.us_per_connect)
-        {
-            rows.extend([
-                ("server CPU", format!("{:.0} % of a core", cpu * 100.0)),
-                ("CPU a delivery", format!("{delivery:.3} µs")),
-                ("CPU a connect", format!("{connect:.1} µs")),
-                ("memory a connection", self.memory_row()),
-            ]);
+        let micros = |micros: f64| format!("{micros:.3} µs");
+        rows.extend(self.us_per_delivery.map(|cpu| ("CPU a delivery", micros(cpu))));
+        rows.extend(self.us_per_connect.map(|cpu| ("CPU a connect", micros(cpu))));
+        if self.usage.server_cpu.is_some() {
+            rows.push(("memory a connection", self.memory_text()));
         }
         rows.extend(self.errors.iter().map(|(code, count)| ("error", format!("{code}: {count}"))));
         rows.extend(self.ends.iter().map(|(end, count)| ("ended", format!("{end}: {count}"))));
-        rows.extend(self.limit.map(|limit| ("LIMIT", limit.to_owned())));
+        rows.extend(self.usage.rows());
         rows
+    }
+
+    /// What each connection added to the server's memory.
+    pub(crate) fn memory_text(&self) -> String {
+        let Memory { before, idle, after_burst } = self.memory;
+        let [idle, after_burst] = [idle, after_burst]
+            .map(|then| (then as f64 - before as f64) / 1024.0 / f64::from(self.connections));
+        format!("{idle:.2} KiB idle, {after_burst:.2} KiB after a burst")
     }
 }
 
-/// Of a core: what counts as all of it.
-const FULL: f64 = 0.9;
-
-/// Of a core: more waiting than this shows in the figures.
-const BUSY: f64 = 0.05;
+/// Of what is offered: fewer publishes than this are late.
+const ON_TIME: f64 = 0.99;

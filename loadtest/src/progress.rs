@@ -1,5 +1,6 @@
 //! How far a run is, for whoever watches a terminal; nothing is printed elsewhere.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -13,14 +14,17 @@ pub(crate) fn bar(title: &str, steps: u64) -> ProgressBar {
     bar
 }
 
-/// A bar that fills with time.
-pub(crate) async fn watch(title: &str, length: Duration, message: impl Fn() -> String) {
+/// A bar that fills with time, until dropped.
+pub(crate) async fn watch(
+    title: &str,
+    length: Duration,
+    message: impl Fn() -> String,
+) -> Infallible {
     let bar = bar(title, length.as_secs());
     let mut seconds = tokio::time::interval(Duration::from_secs(1));
-    for second in 0..length.as_secs() {
+    loop {
         seconds.tick().await;
-        bar.set_position(second);
+        bar.set_position(bar.elapsed().as_secs());
         bar.set_message(message());
     }
-    std::future::pending::<()>().await;
 }

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 
 use fastwebsockets::{OpCode, Payload};
@@ -9,6 +10,7 @@ use tokio::net::tcp::OwnedWriteHalf;
 use tokio::task::yield_now;
 
 use crate::clock::{Clock, Timer};
+use crate::feed::Source;
 use crate::frames;
 use crate::mark::Mark;
 use crate::schedule::Schedule;
@@ -85,33 +87,44 @@ pub(crate) struct Encoder {
 }
 
 impl Encoder {
-    /// Chat messages with bodies of `size` bytes.
-    pub(crate) fn chat(publisher: u16, size: usize) -> Self {
-        Self::new(publisher, r#"{"type":"message","body":""#, size, r#""}"#, true)
+    pub(crate) fn new(publisher: u16, source: &Source, host: SocketAddr) -> Self {
+        match source {
+            Source::Chat(size) => {
+                Self::framed(publisher, r#"{"type":"message","body":""#, *size, r#""}"#)
+            }
+            Source::Bare(size) => Self::framed(publisher, "", *size, ""),
+            Source::Broadcast(size, key) => {
+                Self::request(publisher, host, key, "broadcast_all", "", *size)
+            }
+            Source::Unicast(size, key, user) => {
+                let user = format!(r#""user":{user},"#);
+                Self::request(publisher, host, key, "send_to_user", &user, *size)
+            }
+        }
     }
 
-    /// Payloads of `size` bytes and nothing else.
-    pub(crate) fn bare(publisher: u16, size: usize) -> Self {
-        Self::new(publisher, "", size, "", true)
+    fn framed(publisher: u16, before: &str, size: usize, after: &str) -> Self {
+        let template = template(before, size, after);
+        let mark = before.len();
+        Self { publisher, sequence: 0, template, mark, is_framed: true, copy: Vec::new() }
     }
 
-    /// Requests to broadcast data that holds `size` bytes.
-    pub(crate) fn http(publisher: u16, size: usize, host: &str, key: &str) -> Self {
-        let (before, after) = (r#"{"data":{"type":"notification","body":""#, r#""}}"#);
+    fn request(
+        publisher: u16,
+        host: SocketAddr,
+        key: &str,
+        method: &str,
+        member: &str,
+        size: usize,
+    ) -> Self {
+        let before = format!(r#"{{{member}"data":{{"type":"notification","body":""#);
+        let after = r#""}}"#;
         let head = format!(
-            "POST /api/broadcast_all HTTP/1.1\r\nhost: {host}\r\nx-api-key: {key}\r\n\
+            "POST /api/{method} HTTP/1.1\r\nhost: {host}\r\nx-api-key: {key}\r\n\
              content-length: {}\r\n\r\n{before}",
             before.len() + size + after.len()
         );
-        Self::new(publisher, &head, size, after, false)
-    }
-
-    fn new(publisher: u16, before: &str, size: usize, after: &str, is_framed: bool) -> Self {
-        let mut template = before.as_bytes().to_vec();
-        template.resize(before.len() + size.max(Mark::BYTES), b'.');
-        template.extend_from_slice(after.as_bytes());
-        let mark = before.len();
-        Self { publisher, sequence: 0, template, mark, is_framed, copy: Vec::new() }
+        Self { is_framed: false, ..Self::framed(publisher, &head, size, after) }
     }
 
     /// Appends the next publish.
@@ -126,6 +139,13 @@ impl Encoder {
             batch.extend_from_slice(&self.template);
         }
     }
+}
+
+fn template(before: &str, size: usize, after: &str) -> Vec<u8> {
+    let mut template = before.as_bytes().to_vec();
+    template.resize(before.len() + size, b'.');
+    template.extend_from_slice(after.as_bytes());
+    template
 }
 
 /// Like `AsyncWriteExt::write_all`, for a half that its reader shares.

@@ -10,50 +10,61 @@ use tokio::time::{interval, timeout};
 use crate::cli::Stalled;
 use crate::clock::Clock;
 use crate::failure::Failure;
-use crate::feed::Feed;
-use crate::process::{Process, socket_memory};
+use crate::feed::{Feed, Source};
+use crate::meter::{Meter, Usage};
+use crate::process::socket_memory;
 use crate::reader::{Reader, Scratch};
 use crate::report;
+use crate::subscribers::Subscribers;
 use crate::tally::Latency;
 use crate::target::{Link, Opening, Target};
 
 /// Runs the command and prints its report.
 pub(crate) async fn run(options: &Stalled) -> Result<(), Failure> {
     let target = Target::fanfare(&options.server.url, &options.server.secret)?;
-    let server = options.server.pid.map(Process::new).transpose()?;
+    let meter = Meter::new(options.server.pid)?;
     let scratch = Scratch::new(Clock::start());
-    let users = 1..options.connections + 2;
-    let stalled = users.end..users.end + options.stalled;
-    let mut feed = Feed::open(&target, users, options.rate, options.size, &scratch).await?;
-    let mut before = Memory::default();
-    let without = tokio::select! {
-        latency = feed.run(options.duration) => latency?,
-        failure = before.watch(server) => return Err(failure),
-    };
+    let publishing = options.connections + 1;
+    let mut subscribers = Subscribers::new(&scratch, 1);
+    subscribers.open(&target, 1..publishing, || ()).await?;
+    let source = Source::Chat(options.size);
+    let mut feed = Feed::open(&target, subscribers, &source, publishing, scratch.clock).await?;
+    let before = meter.read()?;
+    let (without_ms, memory_without) = run_watched(&mut feed, options, meter).await?;
 
     let mut links = Vec::new();
-    let mut opening = Opening::new(&target, stalled);
+    let mut opening = Opening::new(&target, publishing + 1..publishing + 1 + options.stalled);
     while let Some(link) = opening.next().await {
         links.push(link?);
     }
-    let mut during = Memory::default();
-    let with = tokio::select! {
-        latency = feed.run(options.duration) => latency?,
-        failure = during.watch(server) => return Err(failure),
-    };
-    let tally = &feed.subscribers.tally;
+    let (with_ms, memory_with) = run_watched(&mut feed, options, meter).await?;
+    let usage = meter.read()?.since(&before);
     let outcome = Outcome {
-        readers: options.connections,
-        ratio_p99: with.p99 / without.p99,
-        without_ms: without,
-        with_ms: with,
-        lost: feed.expected().cast_signed() - tally.deliveries.get().cast_signed(),
-        ended: tally.ends(),
-        memory_without: before,
-        memory_with: during,
+        without_ms,
+        with_ms,
+        ratio_p99: with_ms.p99 / without_ms.p99,
+        lost: feed.lost(),
+        ended: feed.subscribers.tally.ends(),
+        memory_without,
+        memory_with,
+        usage: meter.read()?.since(&before),
         found: read_all(links, &scratch, options.patience).await,
     };
     report::print(options.server.json, &outcome, || outcome.rows())
+}
+
+/// Publishes, and looks at memory meanwhile.
+async fn run_watched(
+    feed: &mut Feed,
+    options: &Stalled,
+    meter: Meter,
+) -> Result<(Latency, Memory), Failure> {
+    let mut memory = Memory::default();
+    let latency = tokio::select! {
+        latency = feed.run(options.rate, options.duration) => latency?,
+        failure = memory.watch(meter) => return Err(failure),
+    };
+    Ok((latency, memory))
 }
 
 /// Has stalled peers read, all at once, and counts what each finds at the end.
@@ -79,7 +90,6 @@ async fn read_all(
 /// What came of it.
 #[derive(Debug, Serialize)]
 struct Outcome {
-    readers: u32,
     /// Latency of those that read, without and with those that do not.
     without_ms: Latency,
     with_ms: Latency,
@@ -89,6 +99,8 @@ struct Outcome {
     ended: BTreeMap<String, u32>,
     memory_without: Memory,
     memory_with: Memory,
+    #[serde(flatten)]
+    usage: Usage,
     /// What the stalled ones found once they read.
     found: BTreeMap<String, u32>,
 }
@@ -104,12 +116,12 @@ struct Memory {
 
 impl Memory {
     /// Looks every now and then until dropped, or until it cannot.
-    async fn watch(&mut self, server: Option<Process>) -> Failure {
+    async fn watch(&mut self, meter: Meter) -> Failure {
         let mut ticks = interval(Duration::from_millis(100));
         loop {
             ticks.tick().await;
-            let read = server.map_or(Ok(0), Process::resident);
-            match read.and_then(|server| Ok((server, socket_memory()?))) {
+            let read = meter.resident().and_then(|server| Ok((server, socket_memory()?)));
+            match read {
                 Ok((server, sockets)) => {
                     self.server = self.server.max(server);
                     self.sockets = self.sockets.max(sockets);
@@ -138,6 +150,7 @@ impl Outcome {
         let found = self.found.iter().map(|(end, count)| ("found", format!("{end}: {count}")));
         rows.extend(found);
         rows.extend(self.ended.iter().map(|(end, count)| ("ended", format!("{end}: {count}"))));
+        rows.extend(self.usage.rows());
         rows
     }
 }

@@ -1,16 +1,17 @@
 //! `storm`: many connect, all go at once, all connect again, while a feed runs.
 
 use std::collections::BTreeMap;
+use std::iter::repeat_n;
 use std::ops::Range;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde::Serialize;
 
 use crate::cli::Storm;
 use crate::clock::Clock;
 use crate::failure::Failure;
-use crate::feed::Feed;
-use crate::process::Process;
+use crate::feed::{Feed, Source};
+use crate::meter::{Meter, Usage};
 use crate::progress;
 use crate::reader::Scratch;
 use crate::report;
@@ -21,36 +22,34 @@ use crate::target::{Opening, Target};
 /// Runs the command and prints its report.
 pub(crate) async fn run(options: &Storm) -> Result<(), Failure> {
     let target = Target::fanfare(&options.server.url, &options.server.secret)?;
+    let meter = Meter::new(options.server.pid)?;
     let scratch = Scratch::new(Clock::start());
-    let feed_users = 1..options.feed_connections + 2;
-    let users = feed_users.end..feed_users.end + options.connections;
-    let mut feed =
-        Feed::open(&target, feed_users, options.feed_rate, options.size, &scratch).await?;
-    let quiet = feed.run(options.quiet).await?;
+    let mut subscribers = Subscribers::new(&scratch, 1);
+    subscribers.open(&target, repeat_n(FED, options.feed_connections as usize), || ()).await?;
+    // Only the feed's own user gets it, or the storm would be fed as well.
+    let source = Source::Unicast(options.size, options.api_key.clone(), FED);
+    let mut feed = Feed::open(&target, subscribers, &source, FED, scratch.clock).await?;
+    let quiet = feed.run(options.feed_rate, options.quiet).await?;
 
-    let generator = Process::own().cpu()?;
-    let began = scratch.clock.now();
+    let before = meter.read()?;
+    let users = FED + 1..FED + 1 + options.connections;
     let storm = async {
         let (crowd, first) = connect(&target, users.clone(), &scratch, "connect").await?;
         crowd.close().await;
         let (_, again) = connect(&target, users, &scratch, "connect again").await?;
         Ok([first, again])
     };
-    let ([first, again], storm) = feed.run_beside(storm).await?;
-    let took = Duration::from_nanos(scratch.clock.now() - began);
-    let generator = Process::own().cpu()?.used - generator.used;
-
-    let tally = &feed.subscribers.tally;
-    let lost = feed.expected().cast_signed() - tally.deliveries.get().cast_signed();
+    let (waves, storm) = feed.run_beside(options.feed_rate, storm).await?;
+    let usage = meter.read()?.since(&before);
     let outcome = Outcome {
         connections: options.connections,
-        ratio_p99: storm.p99 / quiet.p99,
         quiet_ms: quiet,
         storm_ms: storm,
-        waves: [first, again],
-        feed_lost: lost,
-        feed_ends: tally.ends(),
-        generator_cpu: generator.as_secs_f64() / took.as_secs_f64(),
+        ratio_p99: storm.p99 / quiet.p99,
+        waves,
+        feed_lost: feed.lost(),
+        feed_ends: feed.subscribers.tally.ends(),
+        usage: meter.read()?.since(&before),
     };
     report::print(options.server.json, &outcome, || outcome.rows())
 }
@@ -66,8 +65,9 @@ struct Outcome {
     waves: [Wave; 2],
     feed_lost: i64,
     feed_ends: BTreeMap<String, u32>,
-    /// Cores that the load tester used during the storm.
-    generator_cpu: f64,
+    /// During the storm.
+    #[serde(flatten)]
+    usage: Usage,
 }
 
 /// One time that all connect.
@@ -116,7 +116,6 @@ impl Outcome {
             ("feed, storm", self.storm_ms.to_string()),
             ("ratio of p99", format!("{:.2}", self.ratio_p99)),
             ("feed lost", self.feed_lost.to_string()),
-            ("generator CPU", format!("{:.0} % of a core", self.generator_cpu * 100.0)),
         ];
         for (name, wave) in ["connect", "connect again"].into_iter().zip(&self.waves) {
             let Wave { connected, refused, per_second, .. } = wave;
@@ -130,6 +129,10 @@ impl Outcome {
         }
         let ends = self.feed_ends.iter();
         rows.extend(ends.map(|(end, count)| ("feed ended", format!("{end}: {count}"))));
+        rows.extend(self.usage.rows());
         rows
     }
 }
+
+/// The user whose connections get the feed.
+const FED: u32 = 1;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use fastwebsockets::{OpCode, Payload};
 use tokio::net::tcp::OwnedWriteHalf;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, spawn_local, yield_now};
 use tokio::time::{sleep, timeout};
 
 use crate::failure::Failure;
@@ -23,7 +23,7 @@ pub(crate) struct Subscribers {
     /// Of how many deliveries to a connection one is timed.
     stride: u32,
     writers: Vec<Rc<OwnedWriteHalf>>,
-    readers: JoinSet<()>,
+    readers: Vec<AbortHandle>,
 }
 
 impl Subscribers {
@@ -33,7 +33,7 @@ impl Subscribers {
             scratch: scratch.clone(),
             stride,
             writers: Vec::new(),
-            readers: JoinSet::new(),
+            readers: Vec::new(),
         }
     }
 
@@ -45,7 +45,7 @@ impl Subscribers {
     pub(crate) async fn open(
         &mut self,
         target: &Target,
-        users: std::ops::Range<u32>,
+        users: impl Iterator<Item = u32>,
         mut each: impl FnMut(),
     ) -> Result<(), Failure> {
         let mut opening = Opening::new(target, users);
@@ -73,10 +73,13 @@ impl Subscribers {
         write
     }
 
-    /// Drops all connections at once.
+    /// Drops all connections, as fast as can be while others share the thread.
     pub(crate) async fn close(mut self) {
         self.writers.clear();
-        self.readers.shutdown().await;
+        for readers in self.readers.chunks(AT_ONCE) {
+            readers.iter().for_each(AbortHandle::abort);
+            yield_now().await;
+        }
     }
 
     fn spawn(
@@ -88,13 +91,14 @@ impl Subscribers {
         let mut count = self.tally.subscriber(self.writers.len() as u32, self.stride);
         let tally = self.tally.clone();
         self.writers.push(write);
-        self.readers.spawn_local(async move {
+        let reading = spawn_local(async move {
             let end = reader.run(|now, frame| {
                 observe(&frame);
                 count(now, frame);
             });
             tally.count_end(end.await);
         });
+        self.readers.push(reading.abort_handle());
     }
 
     /// Has every connection answer a ping, so that all are known to be subscribed.
@@ -145,6 +149,15 @@ impl Subscribers {
         }
     }
 }
+
+impl Drop for Subscribers {
+    fn drop(&mut self) {
+        self.readers.iter().for_each(AbortHandle::abort);
+    }
+}
+
+/// Connections dropped before others have a turn.
+const AT_ONCE: usize = 32;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const TICK: Duration = Duration::from_millis(20);

@@ -50,15 +50,15 @@ impl Target {
 
     /// A bare TCP connection.
     ///
-    /// On loopback the source address goes round with `index`, so that ports suffice for any
+    /// On loopback the source address goes round with the user, so that ports suffice for any
     /// number of connections.
-    pub(crate) async fn dial(&self, index: u32) -> io::Result<TcpStream> {
+    pub(crate) async fn dial(&self, user: u32) -> io::Result<TcpStream> {
         let socket = match self.address {
             SocketAddr::V4(_) => TcpSocket::new_v4()?,
             SocketAddr::V6(_) => TcpSocket::new_v6()?,
         };
         if self.address.ip() == Ipv4Addr::LOCALHOST {
-            let source = Ipv4Addr::new(127, 0, 0, 1 + (index % SOURCES) as u8);
+            let source = Ipv4Addr::new(127, 0, 0, 1 + (user % SOURCES) as u8);
             socket.bind((source, 0).into())?;
         }
         let stream = socket.connect(self.address).await?;
@@ -66,20 +66,20 @@ impl Target {
         Ok(stream)
     }
 
-    /// A WebSocket of the user `index`.
-    pub(crate) async fn connect(&self, index: u32) -> Result<Link, Failure> {
-        match timeout(PATIENCE, self.shake_hands(index)).await {
+    /// A WebSocket of a user.
+    pub(crate) async fn connect(&self, user: u32) -> Result<Link, Failure> {
+        match timeout(PATIENCE, self.shake_hands(user)).await {
             Ok(link) => link,
             Err(_) => Err(Failure::Setup(format!("{} does not answer", self.address))),
         }
     }
 
-    async fn shake_hands(&self, index: u32) -> Result<Link, Failure> {
+    async fn shake_hands(&self, user: u32) -> Result<Link, Failure> {
         let cannot_connect = |error: &dyn std::fmt::Display| {
             Failure::Setup(format!("cannot connect to {}: {error}", self.address))
         };
-        let stream = self.dial(index).await.map_err(|error| cannot_connect(&error))?;
-        let request = self.request(index)?;
+        let stream = self.dial(user).await.map_err(|error| cannot_connect(&error))?;
+        let request = self.request(user)?;
         let (websocket, _) = handshake::client(&TokioExecutor::new(), request, stream)
             .await
             .map_err(|error| match error {
@@ -96,7 +96,7 @@ impl Target {
         Ok(Link { read, write, early: parts.read_buf })
     }
 
-    fn request(&self, index: u32) -> Result<Request<Empty<Bytes>>, Failure> {
+    fn request(&self, user: u32) -> Result<Request<Empty<Bytes>>, Failure> {
         let mut request = Request::get(if self.is_floor() { "/" } else { "/ws/chat" })
             .header(HOST, self.address.to_string())
             .header(UPGRADE, "websocket")
@@ -104,8 +104,8 @@ impl Target {
             .header("sec-websocket-key", handshake::generate_key())
             .header("sec-websocket-version", "13");
         if let Some(auth) = &self.auth {
-            let user = Identity::new(UserId::from(index.cast_signed()));
-            let token = auth::sign(auth, &user, TOKEN_TTL)
+            let identity = Identity::new(UserId::from(user.cast_signed()));
+            let token = auth::sign(auth, &identity, TOKEN_TTL)
                 .map_err(|error| Failure::Setup(error.to_string()))?;
             request = request.header(AUTHORIZATION, format!("Bearer {token}"));
         }
@@ -124,14 +124,14 @@ pub(crate) struct Link {
 
 /// Connects users, a bounded number at once.
 #[derive(Debug)]
-pub(crate) struct Opening {
+pub(crate) struct Opening<Users> {
     target: Target,
-    users: std::ops::Range<u32>,
+    users: Users,
     pending: JoinSet<Result<Link, Failure>>,
 }
 
-impl Opening {
-    pub(crate) fn new(target: &Target, users: std::ops::Range<u32>) -> Self {
+impl<Users: Iterator<Item = u32>> Opening<Users> {
+    pub(crate) fn new(target: &Target, users: Users) -> Self {
         Self { target: target.clone(), users, pending: JoinSet::new() }
     }
 
