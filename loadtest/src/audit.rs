@@ -12,7 +12,7 @@ use crate::clock::Clock;
 use crate::failure::Failure;
 use crate::feed::Source;
 use crate::mark::{Mark, Place};
-use crate::publisher::{Encoder, Publisher};
+use crate::publisher::{Encoder, Publisher, Sent};
 use crate::reader::Scratch;
 use crate::report;
 use crate::scanner::Frame;
@@ -76,7 +76,7 @@ struct Ledger {
 /// What a publisher did, and what the server said to it.
 struct Account {
     name: String,
-    sent: Rc<Cell<u64>>,
+    sent: Rc<Sent>,
     refusals: Refusals,
 }
 
@@ -151,7 +151,7 @@ impl Ledger {
         faults.extend(ends.map(|(end, count)| format!("{count} connections ended: {end}")));
         Ok(Outcome {
             connections: self.trails.len(),
-            published: accounts.iter().map(|account| account.sent.get()).sum(),
+            published: accounts.iter().map(|account| account.sent.count.get()).sum(),
             admitted,
             received: self.subscribers.tally.deliveries.get(),
             faults,
@@ -161,7 +161,7 @@ impl Ledger {
 
 impl Account {
     async fn close(&self) -> Result<Published, Failure> {
-        let sent = self.sent.get();
+        let sent = self.sent.count.get();
         let refused = match &self.refusals {
             Refusals::Chat(refused) => Refused::Some(refused.get()),
             Refusals::Http(backend) => {

@@ -118,7 +118,11 @@ async fn publish(
     tally.measure(window.clone());
     let count = || {
         let reading = meter.read()?;
-        Ok::<_, io::Error>(Count { reading, sent: sent.get(), deliveries: tally.deliveries.get() })
+        Ok::<_, io::Error>(Count {
+            reading,
+            sent: sent.count.get(),
+            deliveries: tally.deliveries.get(),
+        })
     };
     let mut timer = Timer::new(clock)?;
     let measuring = async {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::backend::Backend;
 use crate::clock::Clock;
 use crate::failure::Failure;
-use crate::publisher::{Encoder, Publisher};
+use crate::publisher::{Encoder, Publisher, Sent};
 use crate::schedule::{Rate, Schedule};
 use crate::subscribers::Subscribers;
 use crate::tally::Latency;
@@ -69,7 +69,7 @@ impl Feed {
     /// Waits for what is still under way.
     pub(crate) async fn drain(&self) -> Result<(), Failure> {
         if let Some(backend) = &self.backend {
-            backend.answers.wait(self.publisher.sent().get()).await?;
+            backend.answers.wait(self.sent().count.get()).await?;
         }
         self.subscribers.drain(self.expected()).await;
         Ok(())
@@ -112,8 +112,8 @@ impl Feed {
         Ok((outcome, tally.latency()))
     }
 
-    /// Publishes so far, kept up to date.
-    pub(crate) fn sent(&self) -> Rc<Cell<u64>> {
+    /// What was published so far, kept up to date.
+    pub(crate) fn sent(&self) -> Rc<Sent> {
         self.publisher.sent()
     }
 
@@ -127,7 +127,7 @@ impl Feed {
 
     /// Deliveries that the publishes so far should lead to.
     pub(crate) fn expected(&self) -> u64 {
-        (self.sent().get() - self.refused()) * self.subscribers.len() as u64
+        (self.sent().count.get() - self.refused()) * self.subscribers.len() as u64
     }
 
     /// How many deliveries are missing; below 0, how many are too many.

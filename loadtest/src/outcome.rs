@@ -87,7 +87,7 @@ impl Outcome {
     pub(crate) fn count_run(&mut self, feed: &Feed) {
         let tally = &feed.subscribers.tally;
         self.payload_bytes = tally.payload.get();
-        self.published = feed.sent().get();
+        self.published = feed.sent().count.get();
         self.refused = feed.refused();
         self.expected = feed.expected();
         self.received = tally.deliveries.get();

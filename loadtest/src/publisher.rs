@@ -22,7 +22,15 @@ pub(crate) struct Publisher {
     encoder: Encoder,
     clock: Clock,
     timer: Timer,
-    sent: Rc<Cell<u64>>,
+    sent: Rc<Sent>,
+}
+
+/// What a publisher has done so far.
+#[derive(Debug, Default)]
+pub(crate) struct Sent {
+    pub(crate) count: Cell<u64>,
+    /// The most nanoseconds between when a publish was due and when it was to be written.
+    pub(crate) late: Cell<u64>,
 }
 
 impl Publisher {
@@ -35,8 +43,8 @@ impl Publisher {
         Ok(Self { write, encoder, clock, timer, sent: Rc::default() })
     }
 
-    /// How many were written, kept up to date.
-    pub(crate) fn sent(&self) -> Rc<Cell<u64>> {
+    /// What it has done, kept up to date.
+    pub(crate) fn sent(&self) -> Rc<Sent> {
         self.sent.clone()
     }
 
@@ -53,6 +61,7 @@ impl Publisher {
                 && let Some(due) = schedule.take(now)
             {
                 self.encoder.append(due, &mut batch);
+                self.sent.late.set(self.sent.late.get().max(now - due));
                 count += 1;
             }
             if count > 0 {
@@ -60,7 +69,7 @@ impl Publisher {
                     // Whoever reads the connection learns how it ended.
                     return Ok(());
                 }
-                self.sent.set(self.sent.get() + count);
+                self.sent.count.set(self.sent.count.get() + count);
                 batch.clear();
                 // Readers share the thread, and a socket that takes everything never waits.
                 yield_now().await;

@@ -47,7 +47,7 @@ pub(crate) async fn run(options: &Stalled) -> Result<(), Failure> {
         ended: feed.subscribers.tally.ends(),
         memory_without,
         memory_with,
-        usage: meter.read()?.since(&before),
+        usage,
         found: read_all(links, &scratch, options.patience).await,
     };
     report::print(options.server.json, &outcome, || outcome.rows())

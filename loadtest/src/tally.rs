@@ -134,7 +134,6 @@ pub(crate) struct Latency {
 
 impl Latency {
     pub(crate) fn of(histogram: &Histogram<u64>) -> Self {
-        let millis = |nanos: u64| Duration::from_nanos(nanos).as_secs_f64() * 1e3;
         Self {
             p50: millis(histogram.value_at_quantile(0.5)),
             p99: millis(histogram.value_at_quantile(0.99)),
@@ -149,6 +148,10 @@ impl fmt::Display for Latency {
         let Self { p50, p99, max, samples } = self;
         write!(f, "p50 {p50:.2} ms, p99 {p99:.2} ms, max {max:.2} ms ({samples} timed)")
     }
+}
+
+pub(crate) fn millis(nanos: u64) -> f64 {
+    Duration::from_nanos(nanos).as_secs_f64() * 1e3
 }
 
 /// For nanoseconds up to a minute, to three digits.
