@@ -17,7 +17,7 @@ use crate::failure::Failure;
 use crate::frames;
 use crate::meter::{Meter, Usage};
 use crate::publisher::write_all;
-use crate::reader::{End, Reader, Scratch};
+use crate::reader::{Reader, Scratch};
 use crate::report;
 use crate::scanner::Frame;
 use crate::schedule::{Rate, Schedule};
@@ -59,8 +59,8 @@ pub(crate) async fn run(options: &Flood) -> Result<(), Failure> {
     tokio::select! {
         sent = pings => sent?,
         failure = send_flood(&flood, &sent) => return Err(failure),
-        end = flooding.mute().run(|_, _| ()) => return Err(ended("flooding", end)),
-        end = pinging.mute().run(pong) => return Err(ended("pinging", end)),
+        end = flooding.mute().run(|_, _| ()) => return Err(end.early("the flooding connection")),
+        end = pinging.mute().run(pong) => return Err(end.early("the pinging connection")),
     }
     let usage = meter.read()?.since(&before);
     let outcome = Outcome {
@@ -94,10 +94,6 @@ impl Outcome {
         rows.extend(self.usage.rows());
         rows
     }
-}
-
-fn ended(which: &str, end: End) -> Failure {
-    Failure::Run(format!("the {which} connection ended early: {end}"))
 }
 
 /// Pings as the chat protocol has them, on time whether answered or not.

@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 use crate::clock::Clock;
+use crate::failure::Failure;
 use crate::frames;
 use crate::scanner::{CLOSE, Frame, PING, Scanner};
 use crate::target::Link;
@@ -39,6 +40,20 @@ pub(crate) enum End {
     Cut,
     /// The server masked a frame.
     Nonsense,
+}
+
+impl End {
+    /// The failure it is when it comes early, to whom it came.
+    pub(crate) fn early(self, whom: &str) -> Failure {
+        if self == Self::Close(Some(INVALID_TOKEN)) {
+            return Failure::Setup(
+                "the server refuses the tokens (close 1008); \
+                 --secret takes the server's auth.hmac_secret"
+                    .to_owned(),
+            );
+        }
+        Failure::Run(format!("{whom} ended early: {self}"))
+    }
 }
 
 impl fmt::Display for End {
@@ -136,6 +151,9 @@ fn scan(
     });
     close.or(scanned.is_err().then_some(End::Nonsense))
 }
+
+/// The code of a Close for a token that is not valid.
+const INVALID_TOKEN: u16 = 1008;
 
 /// Bytes of one read: more than the bursts of a server, so that each is one read.
 const READ_MAX: usize = 256 * 1024;

@@ -10,7 +10,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::failure::Failure;
 use crate::frames;
-use crate::reader::{End, Reader, Scratch};
+use crate::reader::{Reader, Scratch};
 use crate::scanner::Frame;
 use crate::tally::Tally;
 use crate::target::{Link, Opening, Target};
@@ -138,14 +138,7 @@ impl Subscribers {
         let ends = self.tally.ends.borrow();
         match ends.first_key_value() {
             None => Ok(()),
-            Some((End::Close(Some(1008)), _)) => Err(Failure::Setup(
-                "the server refuses the tokens (close 1008); --secret takes the server's \
-                 auth.hmac_secret"
-                    .to_owned(),
-            )),
-            Some((end, count)) => {
-                Err(Failure::Run(format!("{count} connections ended early: {end}")))
-            }
+            Some((end, count)) => Err(end.early(&format!("{count} connections"))),
         }
     }
 }

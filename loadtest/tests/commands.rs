@@ -1,0 +1,235 @@
+//! Each command, shortly, against a real server: what is counted, never how fast.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::net::{SocketAddr, TcpListener};
+use std::process::{Command, Output};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use fanfare::Config;
+use fanfare::config::{Announce, Secret};
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
+
+#[test]
+fn fanout_counts_every_delivery_of_a_chat_connection() {
+    let server = Server::start(|_| ());
+    let report = server.report("fanout", &["--connections", "50", "--rate", "200"]);
+    // The publishing connection gets its own publishes too.
+    assert_eq!(report["expected"], json!(report["published"].as_u64().unwrap() * 51));
+    assert_eq!(report["received"], report["expected"]);
+    assert_eq!((&report["lost"], &report["refused"]), (&json!(0), &json!(0)));
+    assert_eq!((&report["ends"], &report["errors"]), (&json!({}), &json!({})));
+    let payload = r#"{"type":"message","user_id":51,"name":"User 51","body":""}"#.len() + 128;
+    assert_eq!(report["payload_bytes"], json!(payload));
+    // A burst of 64, then 200/s for 600 ms, of which 500 ms are measured: 100 times 51.
+    assert_eq!(report["published"], json!(64 + 120));
+    assert_eq!(report["latency_ms"]["samples"], json!(100 * 51));
+    assert!(report["us_per_delivery"].as_f64().unwrap() > 0.0);
+    assert!(report["us_per_connect"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
+fn fanout_counts_every_delivery_of_a_backend() {
+    let server = Server::start(|_| ());
+    let options = ["--connections", "20", "--rate", "200", "--publish", "http"];
+    let report = server.report("fanout", &options);
+    assert_eq!(report["published"], json!(64 + 120));
+    assert_eq!(report["expected"], json!((64 + 120) * 20));
+    assert_eq!(report["received"], report["expected"]);
+}
+
+#[test]
+fn fanout_flat_out_ends_and_loses_nothing() {
+    let server = Server::start(|config| config.limits.outbox_bytes = 64 << 20);
+    let report = server.report("fanout", &["--connections", "3", "--rate", "max"]);
+    assert!(report["published"].as_u64().unwrap() > 1000);
+    assert_eq!(report["lost"], json!(0));
+    assert_eq!(report["offered_per_second"], Value::Null);
+}
+
+#[test]
+fn floor_and_server_are_compared_by_frames_of_one_length() {
+    let server = Server::start(|_| ());
+    let options = ["--connections", "20", "--rate", "200", "--compare-floor", "--rounds", "2"];
+    let report = server.report("fanout", &options);
+    let rounds = report["rounds"].as_array().unwrap();
+    assert_eq!(rounds.len(), 2);
+    for round in rounds {
+        let (fanfare, floor) = (&round["fanfare"], &round["floor"]);
+        assert_eq!(fanfare["payload_bytes"], floor["payload_bytes"]);
+        for side in [fanfare, floor] {
+            assert_eq!(side["received"], json!((64 + 120) * 21));
+            assert_eq!(side["lost"], json!(0));
+        }
+    }
+    let names: Vec<_> = report["medians"].as_array().unwrap().iter().map(|m| &m["name"]).collect();
+    assert!(names.contains(&&json!("CPU a delivery, µs")), "{names:?}");
+    assert!(report["medians"][0]["ratio"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
+fn audit_finds_no_fault() {
+    let server = Server::start(|_| ());
+    let options = ["--connections", "20", "--publishers", "4", "--rate", "200", "--duration", "1s"];
+    let report = server.report("audit", &options);
+    assert_eq!(report["faults"], json!([]));
+    assert_eq!(report["connections"], json!(22));
+    assert_eq!((&report["published"], &report["admitted"]), (&json!(800), &json!(800)));
+    assert_eq!(report["received"], json!(800 * 22));
+}
+
+#[test]
+fn audit_allows_for_publishes_that_were_refused() {
+    let server = Server::start(|config| {
+        config.limits.ring_messages = 8;
+        config.limits.outbox_bytes = 64 << 20;
+    });
+    let options = ["--connections", "5", "--publishers", "4", "--rate", "max", "--duration", "1s"];
+    let report = server.report("audit", &options);
+    assert_eq!(report["faults"], json!([]));
+    assert!(report["admitted"].as_u64().unwrap() < report["published"].as_u64().unwrap());
+}
+
+#[test]
+fn storm_connects_all_twice_and_disturbs_no_feed() {
+    let server = Server::start(|_| ());
+    let options = ["--connections", "200", "--feed-connections", "20", "--quiet", "500ms"];
+    let report = server.report("storm", &options);
+    for wave in report["waves"].as_array().unwrap() {
+        assert_eq!((&wave["connected"], &wave["refused"]), (&json!(200), &json!(0)));
+        assert_eq!(wave["ended"], json!({}));
+    }
+    assert_eq!(report["feed_lost"], json!(0));
+    assert_eq!(report["quiet_ms"]["samples"], json!(10 * 20));
+}
+
+#[test]
+fn storm_counts_who_is_refused() {
+    let server = Server::start(|config| config.limits.connections = Some(50));
+    let options = ["--connections", "60", "--feed-connections", "20", "--quiet", "100ms"];
+    let report = server.report("storm", &options);
+    let wave = &report["waves"][0];
+    let [connected, refused] = ["connected", "refused"].map(|key| wave[key].as_u64().unwrap());
+    assert_eq!(connected + refused, 60);
+    assert!(refused >= 30, "{wave}");
+    assert!(wave["refusal"].as_str().unwrap().contains("503"), "{wave}");
+}
+
+#[test]
+fn stalled_peers_find_their_close() {
+    let server = Server::start(|config| config.limits.outbox_bytes = 256 << 10);
+    let options = ["--connections", "10", "--stalled", "3", "--rate", "200", "--duration", "2s"];
+    let report = server.report("stalled", &options);
+    assert_eq!(report["found"], json!({"close 3008": 3}));
+    assert_eq!((&report["lost"], &report["ended"]), (&json!(0), &json!({})));
+    assert_eq!(report["with_ms"]["samples"], json!(400 * 11));
+    assert!(report["memory_with"]["sockets"].as_u64().unwrap() > 0);
+}
+
+#[test]
+fn flood_leaves_no_ping_unanswered() {
+    let server = Server::start(|_| ());
+    let report = server.report("flood", &["--duration", "1s"]);
+    assert_eq!(report["unanswered"], json!(0));
+    assert_eq!(report["pong_ms"]["samples"], json!(100));
+    assert!(report["frames_per_second"].as_f64().unwrap() > 10_000.0);
+}
+
+#[test]
+fn what_cannot_be_used_is_said_in_one_line() {
+    let server = Server::start(|_| ());
+    let url = server.url();
+    let nowhere = {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        format!("http://{}", listener.local_addr().unwrap())
+    };
+    for (arguments, expected) in [
+        (&["fanout", "--url", "ftp://x"][..], "is no URL to use"),
+        (&["fanout", "--url", &nowhere], "Connection refused"),
+        (&["fanout", "--url", &url, "--secret", "another secret"], "refuses the tokens"),
+        (
+            &["fanout", "--url", &url, "--publish", "http", "--api-key", "another"],
+            "refuses the key",
+        ),
+        (&["fanout", "--url", &url, "--pid", "999999999"], "cannot measure process 999999999"),
+        (&["audit", "--url", &url, "--api-key", "another"], "refuses the key"),
+        (&["storm", "--url", &nowhere], "Connection refused"),
+        (&["stalled", "--url", &nowhere], "Connection refused"),
+        (&["flood", "--url", &url, "--secret", "another secret"], "close 1008"),
+    ] {
+        let few = if arguments[0] == "flood" { &[][..] } else { &["--connections", "5"] };
+        let output = loadtest(&[arguments, few].concat());
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
+        assert!(said.contains(expected), "{arguments:?}: {said}");
+        assert_eq!(said.lines().count(), 1, "{arguments:?}: {said}");
+    }
+}
+
+/// A server on a thread of its own, drained when dropped.
+struct Server {
+    address: SocketAddr,
+    shutdown: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    fn start(set: impl FnOnce(&mut Config)) -> Self {
+        let mut config = Config::default();
+        config.auth.hmac_secret = Some(Secret::new(SECRET));
+        config.api.key = Some(Secret::new(API_KEY));
+        config.server.shards = 1;
+        config.chat.announce = Announce::Off;
+        config.drain.spread = Duration::ZERO;
+        set(&mut config);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let (shutdown, signal) = oneshot::channel();
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let shutdown = async { signal.await.unwrap_or(()) };
+            runtime.unwrap().block_on(fanfare::serve(listener, config, shutdown)).unwrap();
+        });
+        Self { address, shutdown: Some(shutdown), thread: Some(thread) }
+    }
+
+    fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Runs a command to its end in order; returns its report.
+    fn report(&self, command: &str, options: &[&str]) -> Value {
+        let (url, pid) = (self.url(), std::process::id().to_string());
+        let mut arguments = vec![command, "--url", &url, "--pid", &pid, "--json"];
+        arguments.extend(options);
+        if command == "fanout" {
+            arguments.extend(["--settle", "0s", "--warmup", "100ms", "--duration", "500ms"]);
+        }
+        let output = loadtest(&arguments);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {said}");
+        assert_eq!(said, "", "nothing is said without a terminal");
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.shutdown.take());
+        self.thread.take().unwrap().join().unwrap();
+    }
+}
+
+fn loadtest(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_fanfare-loadtest"))
+        .args(arguments)
+        .env("FANFARE_AUTH_HMAC_SECRET", SECRET)
+        .env("FANFARE_API_KEY", API_KEY)
+        .output()
+        .unwrap()
+}
+
+const SECRET: &str = "a secret of at least thirty-two bytes";
+const API_KEY: &str = "an api key of its own";
