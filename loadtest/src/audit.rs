@@ -95,19 +95,19 @@ impl Ledger {
         number: u16,
         clock: Clock,
     ) -> Result<(Publisher, Account), Failure> {
-        let (write, name, source, refusals) = if number.is_multiple_of(2) {
+        let (writer, name, source, refusals) = if number.is_multiple_of(2) {
             let refused = Rc::new(Cell::new(0));
             let observe = self.observer(refused.clone());
             let link = target.connect(options.connections + 1 + u32::from(number)).await?;
-            let write = self.subscribers.add_publisher(link, observe);
-            (write, "chat", Source::Chat(options.size), Refusals::Chat(refused))
+            let writer = self.subscribers.add(link, observe);
+            (writer, "chat", Source::Chat(options.size), Refusals::Chat(refused))
         } else {
             let backend = Backend::connect(target, &options.api_key).await?;
             let source = Source::Broadcast(options.size, options.api_key.clone());
-            (backend.write.clone(), "http", source, Refusals::Http(backend))
+            (backend.writer.clone(), "http", source, Refusals::Http(backend))
         };
         let encoder = Encoder::new(number, &source, target.address());
-        let publisher = Publisher::new(write, encoder, clock)?;
+        let publisher = Publisher::new(writer, encoder, clock)?;
         let name = format!("{name} publisher {number}");
         let account = Account { name, sent: publisher.sent(), refusals };
         Ok((publisher, account))

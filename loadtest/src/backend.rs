@@ -7,19 +7,19 @@ use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::AsyncReadExt;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::tcp::OwnedReadHalf;
 use tokio::sync::Notify;
 use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::timeout;
 
 use crate::failure::Failure;
-use crate::publisher::write_all;
 use crate::target::Target;
+use crate::writer::Writer;
 
 /// An open connection to the API.
 #[derive(Debug)]
 pub(crate) struct Backend {
-    pub(crate) write: Rc<OwnedWriteHalf>,
+    pub(crate) writer: Rc<Writer>,
     pub(crate) answers: Rc<Answers>,
     reading: AbortHandle,
 }
@@ -41,18 +41,19 @@ impl Backend {
         let address = target.address();
         let setup = |text: String| Failure::Setup(format!("the api at {address} {text}"));
         let probe = async {
-            let (read, write) = target.dial(0).await?.into_split();
+            let (read, half) = target.dial(0).await?.into_split();
+            let writer = Rc::new(Writer::new(half));
             let request = format!(
                 "POST /api/info HTTP/1.1\r\nhost: {address}\r\nx-api-key: {key}\r\n\
                  content-length: 2\r\n\r\n{{}}"
             );
-            write_all(&write, request.as_bytes()).await?;
+            writer.write_all(request.as_bytes()).await?;
             let mut responses = Responses { read, buffer: BytesMut::new() };
             let status = responses.next().await?;
-            Ok::<_, io::Error>((write, responses, status))
+            Ok::<_, io::Error>((writer, responses, status))
         };
         let answer = timeout(PATIENCE, probe).await.map_err(|_| setup("does not answer".into()))?;
-        let (write, responses, status) =
+        let (writer, responses, status) =
             answer.map_err(|error| setup(format!("cannot be used: {error}")))?;
         match status {
             200 => {}
@@ -64,7 +65,7 @@ impl Backend {
         }
         let answers = Rc::new(Answers::default());
         let reading = spawn_local(responses.count(answers.clone())).abort_handle();
-        Ok(Self { write: Rc::new(write), answers, reading })
+        Ok(Self { writer, answers, reading })
     }
 }
 

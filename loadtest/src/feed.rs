@@ -50,14 +50,14 @@ impl Feed {
                 Some(Backend::connect(target, key).await?)
             }
         };
-        let write = match &backend {
-            Some(backend) => backend.write.clone(),
-            None => subscribers.add_publisher(target.connect(user).await?, |_| ()),
+        let writer = match &backend {
+            Some(backend) => backend.writer.clone(),
+            None => subscribers.add(target.connect(user).await?, |_| ()),
         };
         if !target.is_floor() {
             subscribers.call_roll().await?;
         }
-        let publisher = Publisher::new(write, Encoder::new(0, source, target.address()), clock)?;
+        let publisher = Publisher::new(writer, Encoder::new(0, source, target.address()), clock)?;
         Ok(Self { subscribers, publisher, backend, clock })
     }
 

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use fastwebsockets::{OpCode, Payload};
 use serde::Serialize;
-use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::Notify;
 use tokio::task::yield_now;
 use tokio::time::timeout;
@@ -16,13 +15,13 @@ use crate::clock::{Clock, Timer};
 use crate::failure::Failure;
 use crate::frames;
 use crate::meter::{Meter, Usage};
-use crate::publisher::write_all;
 use crate::reader::{Reader, Scratch};
 use crate::report;
 use crate::scanner::Frame;
 use crate::schedule::{Rate, Schedule};
 use crate::tally::{Latency, empty_histogram};
 use crate::target::Target;
+use crate::writer::Writer;
 
 /// Runs the command and prints its report.
 pub(crate) async fn run(options: &Flood) -> Result<(), Failure> {
@@ -30,8 +29,9 @@ pub(crate) async fn run(options: &Flood) -> Result<(), Failure> {
     let meter = Meter::new(options.server.pid)?;
     let clock = Clock::start();
     let scratch = Scratch::new(clock);
-    let (flooding, flood) = Reader::new(target.connect(1).await?, &scratch);
-    let (pinging, ping) = Reader::new(target.connect(2).await?, &scratch);
+    let flooding = Reader::new(target.connect(1).await?, &scratch);
+    let pinging = Reader::new(target.connect(2).await?, &scratch);
+    let (flood, ping) = (flooding.writer(), pinging.writer());
 
     let sent = Cell::new(0u64);
     let due = RefCell::new(VecDeque::new());
@@ -59,8 +59,8 @@ pub(crate) async fn run(options: &Flood) -> Result<(), Failure> {
     tokio::select! {
         sent = pings => sent?,
         failure = send_flood(&flood, &sent) => return Err(failure),
-        end = flooding.mute().run(|_, _| ()) => return Err(end.early("the flooding connection")),
-        end = pinging.mute().run(pong) => return Err(end.early("the pinging connection")),
+        end = flooding.run(|_, _| ()) => return Err(end.early("the flooding connection")),
+        end = pinging.run(pong) => return Err(end.early("the pinging connection")),
     }
     let usage = meter.read()?.since(&before);
     let outcome = Outcome {
@@ -98,7 +98,7 @@ impl Outcome {
 
 /// Pings as the chat protocol has them, on time whether answered or not.
 async fn send_pings(
-    write: &OwnedWriteHalf,
+    writer: &Writer,
     due: &RefCell<VecDeque<u64>>,
     mut schedule: Schedule,
     clock: Clock,
@@ -109,14 +109,14 @@ async fn send_pings(
         while let Some(at) = schedule.take(clock.now()) {
             due.borrow_mut().push_back(at);
             let ping = frames::masked(OpCode::Text, Payload::Borrowed(PING));
-            write_all(write, &ping).await?;
+            writer.write_all(&ping).await?;
         }
     }
     Ok(())
 }
 
 /// One message in fragments of a byte with a pong after each, over and over.
-async fn send_flood(write: &OwnedWriteHalf, sent: &Cell<u64>) -> Failure {
+async fn send_flood(writer: &Writer, sent: &Cell<u64>) -> Failure {
     let mut flood = Vec::new();
     let text = [PING, &[b' '; FRAGMENTS - PING.len()]].concat();
     for (index, byte) in text.iter().enumerate() {
@@ -126,7 +126,7 @@ async fn send_flood(write: &OwnedWriteHalf, sent: &Cell<u64>) -> Failure {
         frames::append(&mut flood, true, OpCode::Pong, Payload::Borrowed(b""));
     }
     loop {
-        if let Err(error) = write_all(write, &flood).await {
+        if let Err(error) = writer.write_all(&flood).await {
             return Failure::Run(format!("the flooding connection failed: {error}"));
         }
         sent.set(sent.get() + 2 * FRAGMENTS as u64);

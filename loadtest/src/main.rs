@@ -27,6 +27,7 @@ mod subscribers;
 mod tally;
 mod target;
 mod trail;
+mod writer;
 
 use std::process::ExitCode;
 

@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use fastwebsockets::{OpCode, Payload};
-use tokio::net::tcp::OwnedWriteHalf;
 use tokio::task::yield_now;
 
 use crate::clock::{Clock, Timer};
@@ -14,11 +13,12 @@ use crate::feed::Source;
 use crate::frames;
 use crate::mark::Mark;
 use crate::schedule::Schedule;
+use crate::writer::Writer;
 
 /// Writes publishes when they are due.
 #[derive(Debug)]
 pub(crate) struct Publisher {
-    write: Rc<OwnedWriteHalf>,
+    writer: Rc<Writer>,
     encoder: Encoder,
     clock: Clock,
     timer: Timer,
@@ -34,13 +34,9 @@ pub(crate) struct Sent {
 }
 
 impl Publisher {
-    pub(crate) fn new(
-        write: Rc<OwnedWriteHalf>,
-        encoder: Encoder,
-        clock: Clock,
-    ) -> io::Result<Self> {
+    pub(crate) fn new(writer: Rc<Writer>, encoder: Encoder, clock: Clock) -> io::Result<Self> {
         let timer = Timer::new(clock)?;
-        Ok(Self { write, encoder, clock, timer, sent: Rc::default() })
+        Ok(Self { writer, encoder, clock, timer, sent: Rc::default() })
     }
 
     /// What it has done, kept up to date.
@@ -65,7 +61,7 @@ impl Publisher {
                 count += 1;
             }
             if count > 0 {
-                if write_all(&self.write, &batch).await.is_err() {
+                if self.writer.write_all(&batch).await.is_err() {
                     // Whoever reads the connection learns how it ended.
                     return Ok(());
                 }
@@ -155,18 +151,6 @@ fn template(before: &str, size: usize, after: &str) -> Vec<u8> {
     template.resize(before.len() + size, b'.');
     template.extend_from_slice(after.as_bytes());
     template
-}
-
-/// Like `AsyncWriteExt::write_all`, for a half that its reader shares.
-pub(crate) async fn write_all(write: &OwnedWriteHalf, mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        match write.try_write(bytes) {
-            Ok(written) => bytes = &bytes[written..],
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => write.writable().await?,
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
 }
 
 /// Bytes written at once when much is due.

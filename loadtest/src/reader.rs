@@ -10,13 +10,14 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use fastwebsockets::{OpCode, Payload};
 use tokio::io::{AsyncRead, ReadBuf};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::tcp::OwnedReadHalf;
 
 use crate::clock::Clock;
 use crate::failure::Failure;
 use crate::frames;
 use crate::scanner::{CLOSE, Frame, PING, Scanner};
 use crate::target::Link;
+use crate::writer::Writer;
 
 /// What all readers of a run share.
 #[derive(Clone, Debug)]
@@ -71,38 +72,33 @@ impl fmt::Display for End {
 #[derive(Debug)]
 pub(crate) struct Reader {
     read: OwnedReadHalf,
-    /// Where pongs go; `None` if somebody else writes, whose frames are signs of life as well.
-    write: Option<Rc<OwnedWriteHalf>>,
+    writer: Rc<Writer>,
     early: Bytes,
     scanner: Scanner,
     scratch: Scratch,
 }
 
 impl Reader {
-    /// Reads a link, and gives its writing side back.
-    pub(crate) fn new(link: Link, scratch: &Scratch) -> (Self, Rc<OwnedWriteHalf>) {
-        let write = Rc::new(link.write);
-        let reader = Self {
+    pub(crate) fn new(link: Link, scratch: &Scratch) -> Self {
+        Self {
             read: link.read,
-            write: Some(write.clone()),
+            writer: Rc::new(Writer::new(link.write)),
             early: link.early,
             scanner: Scanner::default(),
             scratch: scratch.clone(),
-        };
-        (reader, write)
+        }
     }
 
-    /// Leaves pings unanswered, since somebody else writes.
-    pub(crate) fn mute(mut self) -> Self {
-        self.write = None;
-        self
+    /// The writing side of the same connection.
+    pub(crate) fn writer(&self) -> Rc<Writer> {
+        self.writer.clone()
     }
 
     /// Reads to the end. `visit` gets each frame, and the time of the read that completed it.
     pub(crate) async fn run(mut self, mut visit: impl FnMut(u64, Frame<'_>)) -> End {
         let early = std::mem::take(&mut self.early);
         let now = self.scratch.clock.now();
-        if let Some(end) = scan(&mut self.scanner, self.write.as_deref(), &early, now, &mut visit) {
+        if let Some(end) = scan(&mut self.scanner, &self.writer, &early, now, &mut visit) {
             return end;
         }
         poll_fn(|context| self.poll(context, &mut visit)).await
@@ -122,7 +118,7 @@ impl Reader {
                 return Poll::Ready(End::Cut);
             }
             let now = self.scratch.clock.now();
-            if let Some(end) = scan(&mut self.scanner, self.write.as_deref(), input, now, visit) {
+            if let Some(end) = scan(&mut self.scanner, &self.writer, input, now, visit) {
                 return Poll::Ready(end);
             }
         }
@@ -131,7 +127,7 @@ impl Reader {
 
 fn scan(
     scanner: &mut Scanner,
-    write: Option<&OwnedWriteHalf>,
+    writer: &Writer,
     input: &[u8],
     now: u64,
     visit: &mut impl FnMut(u64, Frame<'_>),
@@ -142,11 +138,7 @@ fn scan(
             let code = frame.head.first_chunk().map(|code| u16::from_be_bytes(*code));
             close = Some(End::Close(code));
         }
-        PING => {
-            let pong = frames::masked(OpCode::Pong, Payload::Borrowed(frame.head));
-            // A peer that has no room for a pong is not waiting for one.
-            let _ = write.map(|write| write.try_write(&pong));
-        }
+        PING => writer.send(&frames::masked(OpCode::Pong, Payload::Borrowed(frame.head))),
         _ => visit(now, frame),
     });
     close.or(scanned.is_err().then_some(End::Nonsense))

@@ -75,7 +75,7 @@ async fn read_all(
 ) -> BTreeMap<String, u32> {
     let mut reading = JoinSet::new();
     for link in links {
-        let (reader, _) = Reader::new(link, scratch);
+        let reader = Reader::new(link, scratch);
         reading.spawn_local(timeout(patience, reader.run(|_, _| ())));
     }
     let mut found = BTreeMap::new();

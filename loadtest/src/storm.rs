@@ -31,6 +31,7 @@ pub(crate) async fn run(options: &Storm) -> Result<(), Failure> {
     let mut feed = Feed::open(&target, subscribers, &source, FED, scratch.clock).await?;
     let quiet = feed.run(options.feed_rate, options.quiet).await?;
 
+    feed.sent().late.set(0);
     let before = meter.read()?;
     let users = FED + 1..FED + 1 + options.connections;
     let storm = async {
@@ -99,7 +100,7 @@ async fn connect(
     while let Some(link) = opening.next().await {
         bar.inc(1);
         match link {
-            Ok(link) => crowd.add(link, |_| ()),
+            Ok(link) => drop(crowd.add(link, |_| ())),
             Err(failure) => {
                 refused += 1;
                 refusal.get_or_insert(failure.to_string());

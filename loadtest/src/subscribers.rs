@@ -4,7 +4,6 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use fastwebsockets::{OpCode, Payload};
-use tokio::net::tcp::OwnedWriteHalf;
 use tokio::task::{AbortHandle, spawn_local, yield_now};
 use tokio::time::{sleep, timeout};
 
@@ -14,6 +13,7 @@ use crate::reader::{Reader, Scratch};
 use crate::scanner::Frame;
 use crate::tally::Tally;
 use crate::target::{Link, Opening, Target};
+use crate::writer::Writer;
 
 /// Open connections that read what comes; dropping this drops them.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub(crate) struct Subscribers {
     scratch: Scratch,
     /// Of how many deliveries to a connection one is timed.
     stride: u32,
-    writers: Vec<Rc<OwnedWriteHalf>>,
+    writers: Vec<Rc<Writer>>,
     readers: Vec<AbortHandle>,
 }
 
@@ -56,21 +56,26 @@ impl Subscribers {
         self.check()
     }
 
-    /// Takes in a connection; `observe` sees all its frames.
-    pub(crate) fn add(&mut self, link: Link, observe: impl FnMut(&Frame<'_>) + 'static) {
-        let (reader, write) = Reader::new(link, &self.scratch);
-        self.spawn(reader, write, observe);
-    }
-
-    /// The same for a connection that also publishes; returns what it writes to.
-    pub(crate) fn add_publisher(
+    /// Takes in a connection; `observe` sees all its frames. Returns its writing side.
+    pub(crate) fn add(
         &mut self,
         link: Link,
-        observe: impl FnMut(&Frame<'_>) + 'static,
-    ) -> Rc<OwnedWriteHalf> {
-        let (reader, write) = Reader::new(link, &self.scratch);
-        self.spawn(reader.mute(), write.clone(), observe);
-        write
+        mut observe: impl FnMut(&Frame<'_>) + 'static,
+    ) -> Rc<Writer> {
+        let mut count = self.tally.subscriber(self.writers.len() as u32, self.stride);
+        let tally = self.tally.clone();
+        let reader = Reader::new(link, &self.scratch);
+        let writer = reader.writer();
+        let reading = spawn_local(async move {
+            let end = reader.run(|now, frame| {
+                observe(&frame);
+                count(now, frame);
+            });
+            tally.count_end(end.await);
+        });
+        self.writers.push(writer.clone());
+        self.readers.push(reading.abort_handle());
+        writer
     }
 
     /// Drops all connections, as fast as can be while others share the thread.
@@ -82,33 +87,11 @@ impl Subscribers {
         }
     }
 
-    fn spawn(
-        &mut self,
-        reader: Reader,
-        write: Rc<OwnedWriteHalf>,
-        mut observe: impl FnMut(&Frame<'_>) + 'static,
-    ) {
-        let mut count = self.tally.subscriber(self.writers.len() as u32, self.stride);
-        let tally = self.tally.clone();
-        self.writers.push(write);
-        let reading = spawn_local(async move {
-            let end = reader.run(|now, frame| {
-                observe(&frame);
-                count(now, frame);
-            });
-            tally.count_end(end.await);
-        });
-        self.readers.push(reading.abort_handle());
-    }
-
     /// Has every connection answer a ping, so that all are known to be subscribed.
     pub(crate) async fn call_roll(&self) -> Result<(), Failure> {
         let ping = frames::masked(OpCode::Ping, Payload::Borrowed(b""));
         let expected = self.tally.pongs.get() + self.writers.len() as u32;
-        for write in &self.writers {
-            // One that cannot be written to does not answer, which is noticed.
-            let _ = write.try_write(&ping);
-        }
+        self.writers.iter().for_each(|writer| writer.send(&ping));
         let answered = async {
             while self.tally.pongs.get() < expected {
                 let changed = self.tally.changed.notified();
