@@ -63,6 +63,10 @@ pub(crate) struct Fanout {
     /// Publishes a second; max is as fast as they are taken.
     #[arg(long, default_value = "1000", value_parser = rate)]
     pub(crate) rate: Rate,
+    /// How many publishes are due at once: with more than 1 it is the publisher, and not the
+    /// server's own pace, that decides how many frames can share a send.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) burst: u32,
     /// Bytes of a body.
     #[arg(long, default_value = "128", value_parser = size)]
     pub(crate) size: usize,

@@ -31,6 +31,7 @@ pub(crate) async fn run(options: &Fanout) -> Result<(), Failure> {
 pub(crate) struct Load {
     connections: u32,
     rate: Rate,
+    burst: u32,
     warmup: Duration,
     duration: Duration,
     settle: Duration,
@@ -49,6 +50,7 @@ impl Load {
         Ok(Self {
             connections: options.connections,
             rate: options.rate,
+            burst: options.burst,
             warmup: options.warmup,
             duration: options.duration,
             settle: options.settle,
@@ -92,7 +94,7 @@ pub(crate) async fn measure(
     let publishing = load.connections + 1;
     let mut feed = Feed::open(target, subscribers, &load.source, publishing, clock).await?;
     // Sending may leave memory behind, so every connection is sent something once.
-    feed.publish(Schedule::burst(BURST, clock.now())).await?;
+    feed.publish(Schedule::once(BURST, clock.now())).await?;
     feed.drain().await?;
     sleep(load.settle).await;
     outcome.memory.after_burst = meter.resident()?;
@@ -113,7 +115,7 @@ async fn publish(
 ) -> Result<(), Failure> {
     let (tally, sent) = (feed.subscribers.tally.clone(), feed.sent());
     let length = load.warmup + load.duration;
-    let schedule = Schedule::new(load.rate, clock.now(), length);
+    let schedule = Schedule::new(load.rate, clock.now(), length).in_bursts(load.burst);
     let window = schedule.end() - load.duration.as_nanos() as u64..schedule.end();
     tally.measure(window.clone());
     let count = || {

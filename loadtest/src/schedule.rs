@@ -19,17 +19,24 @@ pub(crate) struct Schedule {
     rate: Rate,
     start: u64,
     end: u64,
+    /// How many are due at once.
+    burst: u32,
     made: u32,
 }
 
 impl Schedule {
     pub(crate) fn new(rate: Rate, start: u64, length: Duration) -> Self {
-        Self { rate, start, end: start + length.as_nanos() as u64, made: 0 }
+        Self { rate, start, end: start + length.as_nanos() as u64, burst: 1, made: 0 }
     }
 
-    /// `count` publishes, all due at once.
-    pub(crate) fn burst(count: u32, at: u64) -> Self {
-        Self::new(Rate::PerSecond(NANOS), at, Duration::from_nanos(count.into()))
+    /// The same rate in bursts: so many publishes are due at once, and none until the next.
+    pub(crate) fn in_bursts(self, burst: u32) -> Self {
+        Self { burst, ..self }
+    }
+
+    /// One burst.
+    pub(crate) fn once(burst: u32, at: u64) -> Self {
+        Self::new(Rate::PerSecond(f64::from(burst)), at, Duration::from_secs(1)).in_bursts(burst)
     }
 
     pub(crate) fn end(&self) -> u64 {
@@ -39,7 +46,10 @@ impl Schedule {
     /// When the next publish is due; `None` once there is none.
     pub(crate) fn next(&self, now: u64) -> Option<u64> {
         let due = match self.rate {
-            Rate::PerSecond(rate) => self.start + (f64::from(self.made) * NANOS / rate) as u64,
+            Rate::PerSecond(rate) => {
+                let before = self.made - self.made % self.burst;
+                self.start + (f64::from(before) * NANOS / rate) as u64
+            }
             Rate::FlatOut => now.max(self.start),
         };
         (due < self.end).then_some(due)
@@ -79,6 +89,18 @@ mod tests {
         let mut schedule = Schedule::new(Rate::PerSecond(3.0), 0, Duration::from_secs(1 << 20));
         schedule.made = 3_000_000;
         assert_eq!(schedule.next(0), Some(1_000_000_000_000_000));
+    }
+
+    #[test]
+    fn bursts_keep_the_rate() {
+        let mut schedule = Schedule::new(Rate::PerSecond(300.0), 0, Duration::from_secs(1));
+        schedule = schedule.in_bursts(30);
+        let at_once = std::iter::from_fn(|| schedule.take(0)).count();
+        assert_eq!((at_once, schedule.next(0)), (30, Some(100_000_000)));
+        assert_eq!(std::iter::from_fn(|| schedule.take(u64::MAX)).count(), 270);
+        let mut once = Schedule::once(64, 5);
+        assert_eq!(std::iter::from_fn(|| once.take(5)).count(), 64);
+        assert_eq!(once.next(5), None);
     }
 
     #[test]
