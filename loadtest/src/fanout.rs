@@ -118,6 +118,7 @@ async fn publish(
     let schedule = Schedule::new(load.rate, clock.now(), length).in_bursts(load.burst);
     let window = schedule.end() - load.duration.as_nanos() as u64..schedule.end();
     tally.measure(window.clone());
+    sent.late.set(0);
     let count = || {
         let reading = meter.read()?;
         Ok::<_, io::Error>(Count {

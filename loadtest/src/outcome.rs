@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::feed::Feed;
 use crate::meter::{Reading, Usage};
 use crate::schedule::Rate;
-use crate::tally::Latency;
+use crate::tally::{Latency, millis};
 
 /// The figures of one measurement. Rates, latency and CPU are those of the window after the
 /// warm-up; counts are those of the whole run.
@@ -31,6 +31,8 @@ pub(crate) struct Outcome {
     /// Connections that ended, by how.
     pub(crate) ends: BTreeMap<String, u32>,
     pub(crate) latency_ms: Latency,
+    /// The most that a publish was written after it was due.
+    pub(crate) late_ms: f64,
     #[serde(flatten)]
     pub(crate) usage: Usage,
     /// The server's CPU time; this and memory only if its process is known.
@@ -80,7 +82,6 @@ impl Outcome {
         self.publishes_per_second = (after.sent - before.sent) as f64 / self.usage.seconds;
         self.deliveries_per_second = deliveries as f64 / self.usage.seconds;
         self.us_per_delivery = self.usage.server_us_per(deliveries);
-        self.usage.limit = self.usage.limit.or_else(|| self.lateness());
     }
 
     /// Counts the whole run, once nothing is under way any more.
@@ -95,12 +96,12 @@ impl Outcome {
         self.errors.clone_from(&tally.errors.borrow());
         self.ends = tally.ends();
         self.latency_ms = tally.latency();
+        self.late_ms = millis(feed.sent().late.get());
+        self.usage.limit = self.usage.limit.or_else(|| self.lateness());
     }
 
     fn lateness(&self) -> Option<&'static str> {
-        let offered = self.offered_per_second?;
-        let is_late = self.publishes_per_second < ON_TIME * offered;
-        (is_late && self.usage.server_has_room())
+        (self.late_ms > LATE_MS && self.usage.server_has_room())
             .then_some("the publisher fell behind its schedule while the server had CPU to spare")
     }
 
@@ -116,6 +117,7 @@ impl Outcome {
             ("deliveries", format!("{} of {}, {} lost", self.received, self.expected, self.lost)),
             ("refused", format!("{} of {} publishes", self.refused, self.published)),
             ("latency", self.latency_ms.to_string()),
+            ("published late", format!("by at most {:.2} ms", self.late_ms)),
             ("connects/s", format!("{:.0}", self.connects_per_second)),
         ];
         let micros = |micros: f64| format!("{micros:.3} µs");
@@ -139,5 +141,5 @@ impl Outcome {
     }
 }
 
-/// Of what is offered: fewer publishes than this are late.
-const ON_TIME: f64 = 0.99;
+/// A publisher that is later than this has fallen behind.
+const LATE_MS: f64 = 100.0;

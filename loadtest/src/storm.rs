@@ -49,7 +49,7 @@ pub(crate) async fn run(options: &Storm) -> Result<(), Failure> {
         ratio_p99: storm.p99 / quiet.p99,
         waves,
         feed_lost: feed.lost(),
-        publisher_late_ms: millis(feed.sent().late.get()),
+        feed_late_ms: millis(feed.sent().late.get()),
         feed_ends: feed.subscribers.tally.ends(),
         usage,
     };
@@ -66,8 +66,8 @@ struct Outcome {
     ratio_p99: f64,
     waves: [Wave; 2],
     feed_lost: i64,
-    /// The most that a publish of the feed was written late, which is the load tester's doing.
-    publisher_late_ms: f64,
+    /// The most that a publish of the feed was written after it was due.
+    feed_late_ms: f64,
     feed_ends: BTreeMap<String, u32>,
     /// During the storm.
     #[serde(flatten)]
@@ -120,7 +120,7 @@ impl Outcome {
             ("feed, storm", self.storm_ms.to_string()),
             ("ratio of p99", format!("{:.2}", self.ratio_p99)),
             ("feed lost", self.feed_lost.to_string()),
-            ("feed published late", format!("by at most {:.2} ms", self.publisher_late_ms)),
+            ("feed published late", format!("by at most {:.2} ms", self.feed_late_ms)),
         ];
         for (name, wave) in ["connect", "connect again"].into_iter().zip(&self.waves) {
             let Wave { connected, refused, per_second, .. } = wave;
