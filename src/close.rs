@@ -12,6 +12,7 @@ use std::fmt;
 pub struct CloseReason {
     code: u16,
     reason: Cow<'static, str>,
+    is_eviction: bool,
 }
 
 impl CloseReason {
@@ -31,11 +32,11 @@ impl CloseReason {
     pub const EXPIRED: Self = Self::known(3005, "expired");
     /// 3008: a slow consumer: its outbox passed `limits.outbox_bytes`, `limits.outbox_age` or
     /// its share of `limits.memory`.
-    pub const SLOW: Self = Self::known(3008, "slow");
+    pub const SLOW: Self = Self::evicting(3008, "slow");
     /// 3009: writing to the socket failed.
     pub const WRITE_ERROR: Self = Self::known(3009, "write error");
     /// 3012: no sign of life within `heartbeat.timeout` of a ping.
-    pub const NO_PONG: Self = Self::known(3012, "no pong");
+    pub const NO_PONG: Self = Self::evicting(3012, "no pong");
     /// 3501: a message was begun and not finished within `limits.message_timeout`.
     pub const BAD_REQUEST: Self = Self::known(3501, "bad request");
     /// 3503: a backend disconnected the user; do not come back.
@@ -57,7 +58,7 @@ impl CloseReason {
         if reason.len() > REASON_MAX {
             return Err(InvalidCloseReason::Reason(reason.len()));
         }
-        Ok(Self { code, reason: Cow::Owned(reason) })
+        Ok(Self { code, reason: Cow::Owned(reason), is_eviction: false })
     }
 
     /// The answer to a peer's Close: the same code, or none if it gave none.
@@ -75,14 +76,17 @@ impl CloseReason {
         &self.reason
     }
 
-    /// Whether a close for this reason drops what waits in the outbox: the peer does not read,
-    /// or must not be waited for.
-    pub(crate) fn drops_outbox(&self) -> bool {
-        matches!(self.code, 3008 | 3009 | 3012)
+    /// Whether a close for this reason drops what waits in the outbox, as the peer does not read.
+    pub(crate) fn is_eviction(&self) -> bool {
+        self.is_eviction
     }
 
     const fn known(code: u16, reason: &'static str) -> Self {
-        Self { code, reason: Cow::Borrowed(reason) }
+        Self { code, reason: Cow::Borrowed(reason), is_eviction: false }
+    }
+
+    const fn evicting(code: u16, reason: &'static str) -> Self {
+        Self { code, reason: Cow::Borrowed(reason), is_eviction: true }
     }
 }
 

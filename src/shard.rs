@@ -42,13 +42,12 @@ pub(crate) enum Command {
     /// A fresh socket, HTTP yet.
     Accept(TcpStream, Permit),
     /// A socket that an embedder has upgraded.
-    Adopt(Box<Adopted>),
+    Adopt(Permit, Box<Adopted>),
 }
 
 /// An upgraded socket and whose it is.
 pub(crate) struct Adopted {
     pub(crate) stream: TcpStream,
-    pub(crate) permit: Permit,
     /// What was read past the request.
     pub(crate) early: Bytes,
     pub(crate) identity: Identity,
@@ -179,12 +178,13 @@ impl Shard {
     /// Closes a connection: it stops counting at once, then its peer is told why and has
     /// `limits.close_timeout` to answer. What waits goes out first, unless the peer does not read.
     pub(crate) fn close(&self, connection: &Rc<Connection>, reason: &CloseReason) {
-        self.finish(connection, reason, reason.drops_outbox());
+        self.finish(connection, reason, reason.code(), reason.is_eviction());
     }
 
     /// Answers a peer's Close, after which it reads no more.
     pub(crate) fn answer_close(&self, connection: &Rc<Connection>, code: Option<u16>) {
-        self.finish(connection, &CloseReason::answer(code), true);
+        // Counted as the peer's doing, whatever code it chose.
+        self.finish(connection, &CloseReason::answer(code), CloseReason::NORMAL.code(), true);
     }
 
     /// Ends a connection whose socket is of no more use.
@@ -282,8 +282,8 @@ impl Shard {
                 Ok(socket) => drop(spawn_local(server::serve_socket(self.clone(), socket))),
                 Err(error) => tracing::debug!(%error, "a fresh socket is of no use"),
             },
-            Command::Adopt(adopted) => {
-                let Adopted { stream, permit, early, identity, protocol } = *adopted;
+            Command::Adopt(permit, adopted) => {
+                let Adopted { stream, early, identity, protocol } = *adopted;
                 match Socket::new(stream, permit) {
                     Ok(socket) => self.open(socket, identity, protocol, &early),
                     Err(error) => tracing::debug!(%error, "an adopted socket is of no use"),
@@ -297,7 +297,7 @@ impl Shard {
         let since = self.hub.ring.position();
         let connection = self.connections.insert(self.index, |id| {
             let ping_due = Cell::new(now + self.first_ping_after(id.slot));
-            let life = Life { heard: Cell::new(now), ping_due, ..Life::default() };
+            let life = Life { ping_due, ..Life::default() };
             Connection::new(id, identity, since, life)
         });
         self.hub.connections.fetch_add(1, Ordering::SeqCst);
@@ -312,8 +312,14 @@ impl Shard {
         connection
     }
 
-    fn finish(&self, connection: &Rc<Connection>, reason: &CloseReason, drop_waiting: bool) {
-        if !self.forget(connection, reason.code()) {
+    fn finish(
+        &self,
+        connection: &Rc<Connection>,
+        reason: &CloseReason,
+        counted_as: u16,
+        drop_waiting: bool,
+    ) {
+        if !self.forget(connection, counted_as) {
             return;
         }
         let frame = Burst::lone(frame::close(reason), self.clock.now(), &self.budget);

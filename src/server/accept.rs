@@ -74,7 +74,7 @@ impl Accept<'_> {
             match self.hub.shards[shard].send(Command::Accept(stream, permit)) {
                 Ok(()) => return,
                 Err(Command::Accept(returned, _)) => stream = returned,
-                Err(Command::Adopt(_)) => return,
+                Err(Command::Adopt(..)) => return,
             }
         }
         self.hub.stats.fail_handshake("full");

@@ -84,15 +84,13 @@ fn place(
     identity: Identity,
     protocol: Box<dyn Protocol>,
 ) -> Result<(), AdoptError> {
-    let mut shards = hub.shards_by_load();
-    let shard = shards.next().ok_or(AdoptError::Full)?;
-    let permit = Permit::take(hub, shard).ok_or(AdoptError::Full)?;
-    let mut command =
-        Command::Adopt(Box::new(Adopted { stream, permit, early, identity, protocol }));
-    for shard in std::iter::once(shard).chain(shards) {
-        match hub.shards[shard].send(command) {
+    let mut adopted = Box::new(Adopted { stream, early, identity, protocol });
+    for shard in hub.shards_by_load() {
+        let permit = Permit::take(hub, shard).ok_or(AdoptError::Full)?;
+        match hub.shards[shard].send(Command::Adopt(permit, adopted)) {
             Ok(()) => return Ok(()),
-            Err(returned) => command = returned,
+            Err(Command::Adopt(_, returned)) => adopted = returned,
+            Err(Command::Accept(..)) => break,
         }
     }
     Err(AdoptError::Full)
