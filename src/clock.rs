@@ -1,4 +1,4 @@
-//! A shard's time: monotonic, less the time in which the shard could not run.
+//! A shard's time, less that by which its sweep came late: forgiving turns it back.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};

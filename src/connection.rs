@@ -31,11 +31,9 @@ pub(crate) struct Connection {
 /// Signs of life, and how long they have been missing.
 #[derive(Debug, Default)]
 pub(crate) struct Life {
-    /// When the last frame came in.
-    pub(crate) heard: Cell<Millis>,
     /// When the next Ping is due.
     pub(crate) ping_due: Cell<Millis>,
-    /// When the Ping that is not yet answered reached the kernel, or 0.
+    /// When the Ping that no frame has followed yet reached the kernel, or 0.
     pub(crate) pinged: Cell<Millis>,
     /// When the message that is not yet whole began, or 0.
     pub(crate) unfinished: Cell<Millis>,
@@ -46,7 +44,7 @@ pub(crate) struct Life {
 }
 
 impl Connection {
-    /// A connection that begins to be heard of now.
+    /// A connection of that name, which sees what is admitted from `since` on.
     pub(crate) fn new(id: ConnectionId, identity: Identity, since: u64, life: Life) -> Self {
         Self {
             id,

@@ -106,12 +106,7 @@ impl Sweep {
             return Some(CloseReason::BAD_REQUEST);
         }
         let pinged = life.pinged.get();
-        if pinged > 0 && life.heard.get() >= pinged {
-            life.pinged.set(0);
-        } else if pinged > 0 && is_over(pinged, self.timeout) {
-            return Some(CloseReason::NO_PONG);
-        }
-        None
+        (pinged > 0 && is_over(pinged, self.timeout)).then_some(CloseReason::NO_PONG)
     }
 
     fn ping(&self, shard: &Shard, connection: &Connection, now: Millis) {
@@ -138,5 +133,6 @@ const ROUND_MAX: Duration = Duration::from_secs(1);
 /// Lateness of a tick that a busy but healthy shard may show.
 const LATE: Duration = Duration::from_millis(100);
 
-/// Turns that readers get before a late sweep judges: one to learn what is readable, one to read.
+/// Turns that readers get before a late sweep judges: to learn what is readable, to read, and one
+/// for those that such a turn woke.
 const READER_TURNS: usize = 3;

@@ -108,8 +108,8 @@ impl Reader {
                 let (used, step) = self.process(&mut scratch[..length]);
                 self.rest = scratch[used..length].to_vec();
                 match step {
-                    // A peer that fills the scratch each time is given turns like any other.
-                    Step::Wait if length == scratch.len() => Step::Yield,
+                    // More may be there already, and one read is a turn.
+                    Step::Wait => Step::Yield,
                     step => step,
                 }
             }
@@ -217,7 +217,8 @@ impl Dialog {
         if is_closing {
             return None;
         }
-        self.connection.life.heard.set(self.shard.clock.now());
+        // Any frame is a sign of life.
+        self.connection.life.pinged.set(0);
         let reaction = match item {
             Item::Text(text) => self.receive(Received::Text(&text)),
             Item::Binary(payload) => self.receive(Received::Binary(&payload)),
@@ -231,7 +232,11 @@ impl Dialog {
             }
             Item::Fragment | Item::Pong => return None,
         };
+        let max = self.shard.hub.config.limits.message_bytes + chat::ENVELOPE_BYTES_MAX;
         match reaction {
+            Reaction::Broadcast(message) | Reaction::Reply(message) if message.len() > max => {
+                self.close(&CloseReason::MESSAGE_TOO_BIG);
+            }
             Reaction::Broadcast(message) => return self.publish(message),
             Reaction::Close(reason) => self.close(&reason),
             Reaction::Ignore => {}
@@ -273,7 +278,7 @@ impl Dialog {
             () = tokio::time::sleep(hub.config.limits.publish_wait) => false,
         };
         life.is_paused.set(false);
-        life.heard.set(self.shard.clock.now());
+        life.pinged.set(0);
         if !is_admitted {
             hub.stats.refuse(PublishError::Overloaded);
             self.refuse(&chat::overloaded());

@@ -117,7 +117,7 @@ impl Ring {
 
     /// Entries and bytes that are reserved now.
     pub(crate) fn taken(&self) -> (u64, u64) {
-        let taken = Cost::unpack(self.room.taken.load(Ordering::Relaxed));
+        let taken = Cost::unpack(self.room.taken.load(Ordering::SeqCst));
         (taken.entries, taken.bytes)
     }
 }
@@ -246,7 +246,7 @@ impl Cost {
             let then = Self { entries: now.entries + self.entries, bytes: now.bytes + self.bytes };
             (then.entries <= max.entries && then.bytes <= max.bytes).then(|| then.pack())
         };
-        taken.fetch_update(Ordering::SeqCst, Ordering::Relaxed, step).is_ok()
+        taken.fetch_update(Ordering::SeqCst, Ordering::SeqCst, step).is_ok()
     }
 
     fn give_back(self, taken: &AtomicU64) {

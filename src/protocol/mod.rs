@@ -23,7 +23,8 @@ pub enum Received<'a> {
     Binary(&'a [u8]),
 }
 
-/// What to do about a received message.
+/// What to do about a received message. One that is answered or broadcast may be longer than
+/// `limits.message_bytes` by the chat protocol's envelope; over that it closes with 1009.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Reaction {
