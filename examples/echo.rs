@@ -31,6 +31,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:9001".to_owned());
     let mut config = Config::default();
     config.chat.announce = Announce::Off;
+    // A shard, so that limits.memory holds its large outbox on any machine.
+    config.server.shards = 1;
     config.limits.message_bytes = 32 << 20;
     config.limits.request_bytes = 33 << 20;
     config.limits.outbox_bytes = 128 << 20;

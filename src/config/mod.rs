@@ -191,7 +191,7 @@ impl Chat {
 
 impl Default for Server {
     fn default() -> Self {
-        let shards = std::thread::available_parallelism().map_or(1, usize::from);
+        let shards = std::thread::available_parallelism().map_or(1, usize::from).min(SHARDS_MAX);
         Self { bind: SocketAddr::from(([127, 0, 0, 1], 8080)), shards, dev: false }
     }
 }
@@ -247,3 +247,6 @@ impl Default for Log {
         Self { filter: "info".to_owned() }
     }
 }
+
+/// As many shards as `limits.memory` feeds by default.
+const SHARDS_MAX: usize = 256;

@@ -66,7 +66,7 @@ pub async fn serve_hub(
     tracing::info!(connections = hub.connections(), "draining");
     let left = hub.drain().await;
     if left > 0 {
-        tracing::warn!(left, "drain.timeout is over; cutting the sockets that are left");
+        tracing::warn!(left, "drain.timeout is over; some sockets are left");
     }
     Ok(())
 }
