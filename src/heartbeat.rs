@@ -31,7 +31,10 @@ pub(crate) async fn run(shard: Rc<Shard>) {
         }
         sweep.slice(&shard);
         shard.cut_overdue();
-        shard.unsettled.borrow_mut().sweep(&shard.hub);
+        while shard.unsettled.borrow_mut().settle_due(&shard.hub) {
+            tokio::task::yield_now().await;
+        }
+        shard.hub.tell_count();
         shard.relieve();
     }
 }

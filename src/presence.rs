@@ -58,7 +58,7 @@ pub(crate) struct Unsettled {
     /// Users who may return, in the order in which their time ends.
     lingering: VecDeque<(Instant, UserId)>,
     /// Users whose announcement found no room.
-    refused: Vec<UserId>,
+    refused: VecDeque<UserId>,
 }
 
 impl Unsettled {
@@ -80,25 +80,29 @@ impl Unsettled {
                 Told::Counted => {}
                 Told::Refused => {
                     hub.registry.retract(user);
-                    self.refused.push(user.clone());
+                    self.refused.push_back(user.clone());
                     return announced;
                 }
             }
         }
     }
 
-    /// Settles those whose time has come, and sends the crowd's count when it is due.
-    pub(crate) fn sweep(&mut self, hub: &Inner) {
+    /// Settles some of those whose time has come; true if more are left.
+    pub(crate) fn settle_due(&mut self, hub: &Inner) -> bool {
         let now = Instant::now();
-        for user in std::mem::take(&mut self.refused) {
+        for _ in 0..SETTLED_PER_TURN {
+            let is_due = self.lingering.front().is_some_and(|(until, _)| *until <= now);
+            let due = self.refused.pop_front();
+            let due = due.or_else(|| self.lingering.pop_front_if(|_| is_due).map(|(_, user)| user));
+            let Some(user) = due else { return false };
+            let refused = self.refused.len();
             self.settle(hub, &user);
-        }
-        while self.lingering.front().is_some_and(|(until, _)| *until <= now) {
-            if let Some((_, user)) = self.lingering.pop_front() {
-                self.settle(hub, &user);
+            if self.refused.len() > refused {
+                // The next one would find no room either.
+                return false;
             }
         }
-        hub.tell_count();
+        true
     }
 }
 
@@ -128,7 +132,7 @@ impl Inner {
     }
 
     /// Sends the crowd's count, by whichever shard comes first and at most once a second.
-    fn tell_count(&self) {
+    pub(crate) fn tell_count(&self) {
         let crowd = &self.crowd;
         if !crowd.is_count_due.load(Ordering::Relaxed) {
             return;
@@ -147,6 +151,9 @@ impl Inner {
         }
     }
 }
+
+/// Users settled in one turn: a fraction of a millisecond's work.
+const SETTLED_PER_TURN: usize = 64;
 
 /// Time between two counts of a crowd.
 const COUNT_INTERVAL: Duration = Duration::from_secs(1);

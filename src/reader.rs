@@ -196,7 +196,7 @@ impl Drop for Reader {
         shard.budget.subtract(connection.life.partial_bytes.take());
         let is_closing = connection.outbox.borrow().is_closing();
         if !is_closing {
-            shard.lose(connection, ABNORMAL);
+            shard.lose_in_turn(connection);
         }
     }
 }
@@ -329,9 +329,6 @@ pub(crate) const SCRATCH_BYTES: usize = 64 << 10;
 
 /// Frames of one turn, for the same reason.
 const FRAMES_PER_TURN: usize = 256;
-
-/// Stands in the metrics for a peer that went without a Close (RFC 6455 section 7.1.5).
-const ABNORMAL: u16 = 1006;
 
 /// Errors within [`FAULT_WINDOW`] that close a connection.
 const FAULTS_MAX: u32 = 10;

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::runtime::{Builder, LocalRuntime};
+use tokio::sync::Notify;
 use tokio::task::spawn_local;
 
 use crate::clock::{Clock, Millis, millis};
@@ -86,10 +87,13 @@ fn run(runtime: &LocalRuntime, hub: Arc<Inner>, index: usize, ring: ring::Receiv
     runtime.block_on(async {
         spawn_vital(&shard, pump::run(shard.clone(), ring));
         spawn_vital(&shard, heartbeat::run(shard.clone()));
+        spawn_vital(&shard, lose_the_gone(shard.clone()));
         spawn_local(drain(shard.clone()));
         let arrivals = async {
             loop {
                 shard.receive().await;
+                // Each arrival is some work, and the pump is not to wait for a storm of them.
+                tokio::task::yield_now().await;
             }
         };
         tokio::select! {
@@ -133,6 +137,9 @@ pub(crate) struct Shard {
     pub(crate) scratch: RefCell<Box<[u8]>>,
     pub(crate) unsettled: RefCell<Unsettled>,
     closing: RefCell<VecDeque<(Millis, Weak<Connection>)>>,
+    /// Connections whose peer is gone, and that are still to be forgotten.
+    gone: RefCell<VecDeque<Rc<Connection>>>,
+    has_gone: Notify,
     max_held: usize,
     is_stopping: Cell<bool>,
 }
@@ -148,6 +155,8 @@ impl Shard {
             scratch: RefCell::new(vec![0; reader::SCRATCH_BYTES].into()),
             unsettled: RefCell::default(),
             closing: RefCell::default(),
+            gone: RefCell::default(),
+            has_gone: Notify::new(),
             max_held: (memory - ring_bytes) / hub.shards.len(),
             is_stopping: Cell::new(false),
             hub,
@@ -193,6 +202,13 @@ impl Shard {
         let dropped = connection.outbox.borrow_mut().abandon();
         self.stats().dropped(dropped);
         connection.wake_reader();
+    }
+
+    /// The same for a peer that went without a Close, soon: when thousands go at once, the pump
+    /// has its turns between them.
+    pub(crate) fn lose_in_turn(&self, connection: &Rc<Connection>) {
+        self.gone.borrow_mut().push_back(connection.clone());
+        self.has_gone.notify_one();
     }
 
     /// Cuts the sockets of those that had their time to close.
@@ -354,6 +370,20 @@ impl Shard {
     }
 }
 
+/// Forgets the connections whose peer is gone, a few at a time.
+async fn lose_the_gone(shard: Rc<Shard>) {
+    loop {
+        shard.has_gone.notified().await;
+        while !shard.gone.borrow().is_empty() {
+            for _ in 0..LOST_PER_TURN {
+                let Some(gone) = shard.gone.borrow_mut().pop_front() else { break };
+                shard.lose(&gone, ABNORMAL);
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
 /// Once the hub drains, closes all with 3001, spread so that they do not all return at once.
 async fn drain(shard: Rc<Shard>) {
     shard.hub.draining().await;
@@ -367,6 +397,12 @@ async fn drain(shard: Rc<Shard>) {
         tokio::time::sleep(DRAIN_TICK).await;
     }
 }
+
+/// Connections forgotten in one turn: a fraction of a millisecond's work with their sockets.
+const LOST_PER_TURN: usize = 16;
+
+/// Stands in the metrics for a peer that went without a Close (RFC 6455 section 7.1.5).
+const ABNORMAL: u16 = 1006;
 
 /// Time between two groups of a drain.
 const DRAIN_TICK: Duration = Duration::from_millis(20);
