@@ -62,10 +62,14 @@ impl Verifier {
 ///
 /// # Errors
 ///
-/// The settings must hold a secret and, first in their list, an HMAC algorithm.
+/// The settings must hold a secret and, first in their list, an HMAC algorithm; the name at most
+/// [`NAME_MAX`] bytes.
 pub fn sign(auth: &config::Auth, identity: &Identity, ttl: Duration) -> Result<String, SignError> {
     let secret = auth.hmac_secret.as_ref().ok_or(SignError::NoSecret)?;
     let algorithm = auth.algorithms.first().copied().ok_or(SignError::Algorithm)?;
+    if identity.name.len() > NAME_MAX {
+        return Err(SignError::Name);
+    }
     choose_provider();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let claims = NewClaims {
@@ -135,7 +139,7 @@ impl TokenError {
     }
 
     /// The value of the metric label `reason`.
-    pub fn label(self) -> &'static str {
+    pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Algorithm => "algorithm",
             Self::Critical => "critical",
@@ -160,6 +164,9 @@ pub enum SignError {
     /// No algorithm is allowed, or the first is not an HMAC.
     #[error("the first of auth.algorithms must be HS256, HS384 or HS512")]
     Algorithm,
+    /// The name is over [`NAME_MAX`].
+    #[error("the name takes at most 256 bytes")]
+    Name,
     /// There is nothing to sign with.
     #[error("no token can be signed; set auth.hmac_secret")]
     NoSecret,

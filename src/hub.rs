@@ -5,22 +5,23 @@ use std::future::Future;
 use std::hash::BuildHasher;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crossbeam::queue::ArrayQueue;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::auth::Verifier;
 use crate::close::CloseReason;
 use crate::config::{Config, ConfigError};
 use crate::error::PublishError;
+use crate::inbox::ShardHandle;
 use crate::message::Message;
-use crate::metrics::{HubStats, ShardStats};
+use crate::metrics::HubStats;
 use crate::presence::Crowd;
 use crate::registry::Registry;
 use crate::ring::{Load, Probe, Ring, Share};
-use crate::shard::{self, Command};
+use crate::shard;
+use crate::socket;
 use crate::user::UserId;
 
 /// The broadcast engine of this process: shards with their connections, and the user map.
@@ -170,7 +171,7 @@ pub(crate) struct Inner {
     /// The host's name.
     pub(crate) name: String,
     phase: watch::Sender<Phase>,
-    is_probing: AtomicBool,
+    probing: Semaphore,
 }
 
 /// How far a hub's life has come.
@@ -181,42 +182,9 @@ pub(crate) enum Phase {
     Stopped,
 }
 
-/// A shard as other threads see it.
-#[derive(Debug)]
-pub(crate) struct ShardHandle {
-    inbox: ArrayQueue<Command>,
-    arrived: Notify,
-    pub(crate) sockets: AtomicUsize,
-    pub(crate) stats: ShardStats,
-}
-
-impl ShardHandle {
-    /// Leaves a command in the inbox, or gives it back when that is full.
-    pub(crate) fn send(&self, command: Command) -> Result<(), Command> {
-        self.inbox.push(command)?;
-        self.arrived.notify_one();
-        Ok(())
-    }
-
-    /// The next command; for the shard alone.
-    pub(crate) async fn receive(&self) -> Command {
-        loop {
-            if let Some(command) = self.inbox.pop() {
-                return command;
-            }
-            self.arrived.notified().await;
-        }
-    }
-}
-
 impl Inner {
     fn new(config: Config) -> Self {
-        let shard = || ShardHandle {
-            inbox: ArrayQueue::new(config.limits.inbox),
-            arrived: Notify::new(),
-            sockets: AtomicUsize::new(0),
-            stats: ShardStats::default(),
-        };
+        let shard = || ShardHandle::new(config.limits.inbox);
         Self {
             ring: Ring::new(config.limits.ring_messages, config.limits.ring_bytes),
             registry: Registry::new(config.chat.linger()),
@@ -225,14 +193,14 @@ impl Inner {
             stats: HubStats::default(),
             connections: AtomicUsize::new(0),
             sockets: AtomicUsize::new(0),
-            max_sockets: config.limits.connections.unwrap_or_else(descriptors_to_spare),
+            max_sockets: config.limits.connections.unwrap_or_else(socket::descriptors_to_spare),
             drained: Notify::new(),
             started: Instant::now(),
             verifier: Verifier::new(&config.auth),
             uid: format!("{:016x}", RandomState::new().hash_one(std::process::id())),
             name: rustix::system::uname().nodename().to_string_lossy().into_owned(),
             phase: watch::Sender::new(Phase::Open),
-            is_probing: AtomicBool::new(false),
+            probing: Semaphore::new(1),
             config,
         }
     }
@@ -297,10 +265,7 @@ impl Inner {
     pub(crate) async fn probe(&self, patience: Duration) -> bool {
         let turn = async {
             // One probe at a time: a flood of questions must not fill the ring.
-            while self.is_probing.swap(true, Ordering::AcqRel) {
-                tokio::time::sleep(PROBE_RETRY).await;
-            }
-            let _release = ReleaseOnDrop(&self.is_probing);
+            let _turn = self.probing.acquire().await;
             let mut freed = self.ring.freed();
             let reservation = loop {
                 match self.ring.reserve(0, None) {
@@ -378,24 +343,3 @@ impl Drop for StopOnDrop {
         self.0.advance(Phase::Stopped);
     }
 }
-
-struct ReleaseOnDrop<'a>(&'a AtomicBool);
-
-impl Drop for ReleaseOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.store(false, Ordering::Release);
-    }
-}
-
-/// Sockets that the descriptor limit allows, less those that the process needs otherwise.
-fn descriptors_to_spare() -> usize {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    let limit = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
-    limit.saturating_sub(DESCRIPTORS_KEPT).max(1)
-}
-
-/// Descriptors kept for listeners, reactors, logs and configuration.
-const DESCRIPTORS_KEPT: usize = 64;
-
-/// Time between looks at whether another probe is done.
-const PROBE_RETRY: Duration = Duration::from_millis(10);

@@ -25,7 +25,7 @@
 //! - [`config`]: every setting. [`auth`]: tokens. [`user`], [`message`], [`close`], [`error`]: values.
 //! - [`protocol`]: what is spoken inside WebSocket messages. [`frame`]: RFC 6455, sans-IO.
 //! - [`server`]: HTTP, the handshake, the API, and the door for embedders.
-//! - The engine, private: `ring`, `registry`, `shard`, `connection`, `presence`, `reader`,
+//! - The engine, private: `ring`, `registry`, `shard`, `inbox`, `connection`, `presence`, `reader`,
 //!   `heartbeat`, and the hot path `pump`, `outbox`, `writer`.
 //!
 //! # Example
@@ -67,6 +67,7 @@ mod clock;
 mod connection;
 mod heartbeat;
 mod hub;
+mod inbox;
 mod metrics;
 mod outbox;
 mod presence;

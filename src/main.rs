@@ -124,10 +124,6 @@ fn run(command: Command) -> Result<(), Failure> {
             let user = UserId::parse(&sub).map_err(|error| Failure::Setup(error.to_string()))?;
             let mut identity = Identity::new(user);
             if let Some(name) = name {
-                if name.len() > auth::NAME_MAX {
-                    let max = auth::NAME_MAX;
-                    return Err(Failure::Setup(format!("--name takes at most {max} bytes")));
-                }
                 identity = identity.named(name);
             }
             let token = auth::sign(&auth, &identity, ttl);
@@ -166,11 +162,6 @@ fn serve(loaded: Loaded, announce: impl FnOnce(&Config, SocketAddr)) -> Result<(
     let Loaded { config, warnings, .. } = loaded;
     let _log = logging::start(&config.log.filter).map_err(Failure::Setup)?;
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-    if config.auth.hmac_secret.as_ref().is_some_and(|secret| secret.expose().len() < 32) {
-        tracing::warn!(
-            "auth.hmac_secret is under 32 bytes; RFC 7518 asks for as many as the hash has"
-        );
-    }
     raise_descriptor_limit();
     let bind = config.server.bind;
     let listener = TcpListener::bind(bind).map_err(|error| {

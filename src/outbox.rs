@@ -196,13 +196,12 @@ impl Outbox {
         if self.is_closing {
             return Push::Closing;
         }
-        let piece = Piece::new(burst.clone(), start, end);
-        let held = self.held + piece.cost();
+        let held = self.held + (end - start) as usize + ENTRY_BYTES;
         if held > max_bytes && !self.pieces.is_empty() {
             return Push::Full;
         }
         self.held = held;
-        self.pieces.push_back(piece);
+        self.pieces.push_back(Piece::new(burst.clone(), start, end));
         self.wake_idle_writer();
         Push::Queued
     }

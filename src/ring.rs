@@ -129,7 +129,7 @@ pub(crate) struct Receiver {
 }
 
 impl Receiver {
-    /// The next entry; `None` once the hub is gone.
+    /// The next entry; `None` once the ring is gone.
     pub(crate) async fn recv(&mut self) -> Option<Arc<Entry>> {
         match self.receiver.recv().await {
             Ok(entry) => Some(entry),

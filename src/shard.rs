@@ -4,14 +4,12 @@ use std::cell::{Cell, RefCell};
 use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::io;
-use std::net::TcpStream;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::runtime::{Builder, LocalRuntime};
 use tokio::sync::Notify;
 use tokio::task::spawn_local;
@@ -23,6 +21,7 @@ use crate::connection::{Connection, Connections, Life};
 use crate::frame;
 use crate::heartbeat;
 use crate::hub::Inner;
+use crate::inbox::{Adopted, Command};
 use crate::message::Message;
 use crate::metrics::ShardStats;
 use crate::outbox::{Budget, Burst, Push};
@@ -33,33 +32,9 @@ use crate::reader::{self, Reader};
 use crate::registry::Duty;
 use crate::ring;
 use crate::server;
-use crate::socket::{Permit, Socket};
+use crate::socket::Socket;
 use crate::user::Identity;
 use crate::writer::Writer;
-
-/// What arrives in a shard's inbox.
-#[derive(Debug)]
-pub(crate) enum Command {
-    /// A fresh socket, HTTP yet.
-    Accept(TcpStream, Permit),
-    /// A socket that an embedder has upgraded.
-    Adopt(Permit, Box<Adopted>),
-}
-
-/// An upgraded socket and whose it is.
-pub(crate) struct Adopted {
-    pub(crate) stream: TcpStream,
-    /// What was read past the request.
-    pub(crate) early: Bytes,
-    pub(crate) identity: Identity,
-    pub(crate) protocol: Box<dyn Protocol>,
-}
-
-impl std::fmt::Debug for Adopted {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Adopted").field("identity", &self.identity).finish_non_exhaustive()
-    }
-}
 
 /// Starts shard number `index` of a hub on a thread of its own.
 pub(crate) fn start(hub: &Arc<Inner>, index: usize) -> io::Result<()> {

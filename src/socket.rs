@@ -68,5 +68,15 @@ impl Drop for Permit {
     }
 }
 
+/// Sockets that the descriptor limit allows, less those that the process needs otherwise.
+pub(crate) fn descriptors_to_spare() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let limit = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    limit.saturating_sub(DESCRIPTORS_KEPT).max(1)
+}
+
 /// Bytes that the kernel takes beyond what it could send; two bursts keep a fast peer busy.
 const NOTSENT_LOWAT: u32 = 128 << 10;
+
+/// Descriptors kept for listeners, reactors, logs and configuration.
+const DESCRIPTORS_KEPT: usize = 64;

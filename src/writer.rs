@@ -35,13 +35,14 @@ impl Writer {
     }
 
     fn poll_finished(&self, context: &mut Context<'_>) -> Poll<()> {
-        loop {
+        let mut written = 0;
+        while written < TURN_BYTES {
             ready!(self.connection.outbox.borrow_mut().poll_filled(context));
             if self.connection.outbox.borrow().is_empty() {
                 return Poll::Ready(());
             }
             match self.write() {
-                Ok(()) => {}
+                Ok(bytes) => written += bytes,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     // A close must reach a writer that waits for the socket.
@@ -52,9 +53,12 @@ impl Writer {
                 Err(_) => self.shard.lose(&self.connection, CloseReason::WRITE_ERROR.code()),
             }
         }
+        // A peer that takes a large outbox at once is given turns like any other.
+        context.waker().wake_by_ref();
+        Poll::Pending
     }
 
-    fn write(&self) -> io::Result<()> {
+    fn write(&self) -> io::Result<usize> {
         let mut outbox = self.connection.outbox.borrow_mut();
         let written = if outbox.pieces() == 1 {
             self.socket.stream.try_write(outbox.front())?
@@ -70,7 +74,7 @@ impl Writer {
         if outbox.advance(written) {
             self.connection.life.pinged.set(self.shard.clock.now());
         }
-        Ok(())
+        Ok(written)
     }
 }
 
@@ -83,6 +87,9 @@ impl Drop for Writer {
         }
     }
 }
+
+/// Bytes of one turn: more than a socket takes at once as a rule.
+const TURN_BYTES: usize = 1 << 20;
 
 /// Pieces of one `writev`; with bursts of 64 KiB more than a socket takes at once.
 const SLICES_MAX: usize = 64;

@@ -9,6 +9,7 @@ use super::{Config, ConfigError, Key, keys};
 
 /// A checked configuration, and where each key that was set came from.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Loaded {
     /// What is in force.
     pub config: Config,
@@ -20,6 +21,7 @@ pub struct Loaded {
 
 /// Where a value came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Origin {
     /// A file.
     File(PathBuf),
@@ -69,8 +71,15 @@ pub fn load(
     if !layers.faults.is_empty() {
         return Err(ConfigError { faults: layers.faults });
     }
-    let Layers { config, origins, warnings, .. } = layers;
-    Ok(Loaded { config: config.check()?, origins, warnings })
+    let Layers { config, origins, mut warnings, .. } = layers;
+    let config = config.check()?;
+    if config.auth.hmac_secret.as_ref().is_some_and(|secret| secret.expose().len() < HASH_BYTES) {
+        warnings.push(
+            "auth.hmac_secret is under 32 bytes; RFC 7518 asks for as many as the hash has"
+                .to_owned(),
+        );
+    }
+    Ok(Loaded { config, origins, warnings })
 }
 
 #[derive(Default)]
@@ -174,6 +183,9 @@ fn scalar(value: toml::Value) -> Option<String> {
         value => Some(value.to_string()),
     }
 }
+
+/// Bytes of SHA-256, and so of the shortest key for it (RFC 7518 section 3.2).
+const HASH_BYTES: usize = 32;
 
 #[cfg(test)]
 mod tests {

@@ -84,6 +84,7 @@ pub struct Chat {
 
 /// `chat.announce`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Announce {
     /// Nothing is told.
     Off,

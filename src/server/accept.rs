@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Semaphore;
 
 use crate::hub::Inner;
-use crate::shard::Command;
+use crate::inbox::Command;
 use crate::socket::Permit;
 
 /// Accepts until `shutdown` resolves, then closes the listener.

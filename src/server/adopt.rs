@@ -9,9 +9,9 @@ use hyper_util::server::conn::auto;
 use tokio::net::TcpStream;
 
 use crate::hub::{Hub, Inner, Phase};
+use crate::inbox::{Adopted, Command};
 use crate::protocol::Protocol;
 use crate::protocol::chat::Chat;
-use crate::shard::{Adopted, Command};
 use crate::socket::Permit;
 use crate::user::Identity;
 
@@ -29,6 +29,9 @@ pub fn adopt(hub: &Hub, upgraded: Upgraded, identity: Identity) -> Result<(), Ad
 }
 
 /// Like [`adopt`], speaking a protocol of the embedder's own.
+///
+/// Three texts of the chat protocol reach such a connection too: broadcasts of people joining and
+/// leaving, unless `chat.announce` is off, and error 111 when the ring had no place for its message.
 ///
 /// # Errors
 ///

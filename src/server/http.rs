@@ -79,21 +79,22 @@ pub(crate) async fn serve_socket(shard: Rc<Shard>, socket: Socket) {
         (Some(Ok(())), Some(Upgrade::Refuse(reason))) => {
             tokio::task::spawn_local(refuse(socket, reason, limits.close_timeout));
         }
-        (outcome, _) => {
-            match outcome {
-                Some(Err(error)) if error.is_parse() => {
-                    shard.hub.stats.fail_handshake("malformed");
-                }
-                None if pace.is_mid_request() => {
-                    shard.hub.stats.fail_handshake("timeout");
-                    // A peer that does not take so little has gone.
-                    let _ = socket.stream.try_write(REQUEST_TIMEOUT);
-                }
-                _ => {}
-            }
-            linger(&socket, limits.close_timeout).await;
-        }
+        (outcome, _) => dismiss(&shard, &socket, outcome, &pace).await,
     }
+}
+
+/// Ends a socket that became nothing else; without an outcome its peer took too long.
+async fn dismiss(shard: &Shard, socket: &Socket, outcome: Option<hyper::Result<()>>, pace: &Pace) {
+    match outcome {
+        Some(Err(error)) if error.is_parse() => shard.hub.stats.fail_handshake("malformed"),
+        None if pace.is_mid_request() => {
+            shard.hub.stats.fail_handshake("timeout");
+            // A peer that does not take so little has gone.
+            let _ = socket.stream.try_write(REQUEST_TIMEOUT);
+        }
+        _ => {}
+    }
+    linger(socket, shard.hub.config.limits.close_timeout).await;
 }
 
 /// Tells a peer that was never let in why, in WebSocket terms.

@@ -80,5 +80,5 @@ pub enum ServeError {
     Start(#[from] StartError),
     /// The listener cannot be used.
     #[error("cannot listen: {0}")]
-    Listener(io::Error),
+    Listener(#[source] io::Error),
 }

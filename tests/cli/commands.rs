@@ -161,7 +161,7 @@ fn a_token_that_cannot_be_made_says_why() {
     for (arguments, hint) in [
         (&["--sub", ""][..], "128"),
         (&["--sub", &"x".repeat(129)], "128"),
-        (&["--sub", "1", "--name", &"x".repeat(257)], "--name"),
+        (&["--sub", "1", "--name", &"x".repeat(257)], "the name takes"),
         (&["--sub", "1", "--ttl", "soon"], "--ttl"),
     ] {
         let mut command = fanfare(&["token"]);
