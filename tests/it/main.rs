@@ -27,6 +27,8 @@ mod handshake;
 mod heartbeat;
 // What an embedder publishes through, and what it counts.
 mod hub;
+// Messages of mebibytes, in one frame and in tens of thousands.
+mod large;
 // What is too much, and what becomes of it.
 mod limits;
 mod peer;
