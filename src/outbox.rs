@@ -5,7 +5,7 @@
 //! Per subscriber and burst, [`Outbox::push`]: one comparison, one non-atomic refcount, one
 //! append, and a wake only when the writer sleeps on an empty queue. Per write,
 //! [`Outbox::slices`] and [`Outbox::advance`]: no copy, one entry popped per finished piece.
-//! Nothing allocates in the steady state.
+//! Nothing allocates while at most four pieces wait.
 //!
 //! The outbox knows bytes and frame ends, not sockets, users or policy.
 

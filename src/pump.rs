@@ -3,7 +3,7 @@
 //! # Cost
 //!
 //! Per turn: what is ready in the ring is joined into one contiguous burst, one copy of its bytes
-//! and two allocations, however many connections there are. Per subscriber and turn: one
+//! and three allocations, however many connections there are. Per subscriber and turn: one
 //! [`Outbox::push`](crate::outbox::Outbox::push), on a cell of this thread. Nothing is done for
 //! connections that are not addressed, and nothing is awaited but the ring.
 
@@ -129,8 +129,12 @@ impl Turn<'_> {
                 Load::Broadcast(frame) => before += frame.len() as u32,
                 Load::Probe(probe) => probe.arrive(),
                 Load::Unicast(targets, frame) => {
+                    let living = self.living(targets, &mut outcome.stale);
+                    if living.is_empty() {
+                        continue;
+                    }
                     let unicast = Burst::lone(frame.clone(), self.now, self.budget);
-                    for connection in self.living(targets, &mut outcome.stale) {
+                    for connection in living {
                         self.catch_up(&connection, batch, burst, before, outcome);
                         if connection.given.get() != CLOSED {
                             self.push(&connection, &unicast, 0, unicast.len(), outcome);
