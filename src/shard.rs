@@ -385,3 +385,34 @@ const DRAIN_TICK: Duration = Duration::from_millis(20);
 /// Parts of an interval over which first Pings are spread; prime to powers of two, as slots of
 /// one burst of arrivals are consecutive.
 const PING_PHASES: u32 = 251;
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::{Command, Stdio};
+
+    use super::*;
+    use crate::{Config, Hub};
+
+    /// The test runs itself again, as what it is about ends its process.
+    #[test]
+    fn a_vital_task_that_panics_aborts_the_process() {
+        if std::env::var_os(DIES).is_some() {
+            let hub = Hub::start(Config::default()).unwrap();
+            let runtime = Builder::new_current_thread().build_local(Default::default()).unwrap();
+            runtime.block_on(async {
+                let shard = Rc::new(Shard::new(hub.inner.clone(), 0));
+                spawn_vital(&shard, async { panic!("a vital task panics") });
+                tokio::task::yield_now().await;
+            });
+            return;
+        }
+        let name = "shard::tests::a_vital_task_that_panics_aborts_the_process";
+        let mut again = Command::new(std::env::current_exe().unwrap());
+        again.args(["--exact", name]).env(DIES, "").stdout(Stdio::null()).stderr(Stdio::null());
+        assert_eq!(again.status().unwrap().signal(), Some(SIGABRT));
+    }
+
+    const DIES: &str = "A_VITAL_TASK_DIES";
+    const SIGABRT: i32 = 6;
+}
