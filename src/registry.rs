@@ -4,7 +4,6 @@
 //! one small bucket under that bucket's lock. One map for all would copy every user at each
 //! connect, O(n²) for a storm of n.
 
-use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -193,7 +192,35 @@ impl Registry {
     }
 }
 
-type Users = HashMap<UserId, Arc<Record>>;
+/// A bucket's users, sorted: so few that looking through them costs less than another hash, and
+/// in one piece of memory, as every change copies it.
+#[derive(Debug, Default)]
+struct Users(Box<[(UserId, Arc<Record>)]>);
+
+impl Users {
+    fn get(&self, user: &UserId) -> Option<&Arc<Record>> {
+        self.find(user).ok().map(|index| &self.0[index].1)
+    }
+
+    /// A copy in which the user has this record.
+    fn with(&self, user: &UserId, record: Record) -> Self {
+        let entry = (user.clone(), Arc::new(record));
+        let (before, after) = match self.find(user) {
+            Ok(index) => (&self.0[..index], &self.0[index + 1..]),
+            Err(index) => self.0.split_at(index),
+        };
+        Self([before, &[entry], after].concat().into())
+    }
+
+    fn without(&self, user: &UserId) -> Self {
+        Self(self.0.iter().filter(|(other, _)| other != user).cloned().collect())
+    }
+
+    /// Where the user is, or would be.
+    fn find(&self, user: &UserId) -> Result<usize, usize> {
+        self.0.binary_search_by(|(other, _)| other.cmp(user))
+    }
+}
 
 #[derive(Debug)]
 struct Bucket {
@@ -233,16 +260,11 @@ impl Change<'_> {
     }
 
     fn put(&mut self, user: &UserId, record: Record) {
-        let mut users = Users::clone(&self.users);
-        users.insert(user.clone(), Arc::new(record));
-        self.store(users);
+        self.store(self.users.with(user, record));
     }
 
     fn remove(&mut self, user: &UserId) {
-        let mut users = Users::clone(&self.users);
-        users.remove(user);
-        users.shrink_to_fit();
-        self.store(users);
+        self.store(self.users.without(user));
     }
 
     fn store(&mut self, users: Users) {
@@ -396,6 +418,28 @@ mod tests {
     }
 
     proptest! {
+        /// A bucket with many users, which a test of the whole map would hardly ever fill.
+        #[test]
+        fn a_bucket_agrees_with_a_map(changes in prop::collection::vec((0..9_usize, any::<bool>()), 0..60)) {
+            let (mut users, mut model) = (Users::default(), HashMap::new());
+            for (generation, (number, stays)) in (0..).zip(changes) {
+                // Text and numbers, so that both orders are met.
+                let user = UserId::parse(&format!("{}{number}", ["", "u"][number % 2])).unwrap();
+                if stays {
+                    users = users.with(&user, Record::new(name(), connection(generation)));
+                    model.insert(user, connection(generation));
+                } else {
+                    users = users.without(&user);
+                    model.remove(&user);
+                }
+                prop_assert_eq!(users.0.len(), model.len());
+                for (user, connection) in &model {
+                    let found = users.get(user).map(|record| record.connections.as_slice());
+                    prop_assert_eq!(found, Some(&[*connection][..]));
+                }
+            }
+        }
+
         /// Against a plain map: targets and counts agree after every step, slots are reused under
         /// new generations, and what is told alternates between joined and left.
         #[test]

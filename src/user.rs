@@ -17,10 +17,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 /// assert_eq!(UserId::parse("42").unwrap(), UserId::from(42));
 /// assert_ne!(UserId::parse("042").unwrap(), UserId::from(42));
 /// ```
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct UserId(Repr);
 
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum Repr {
     Number(i64),
     Text(Arc<str>),
