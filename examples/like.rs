@@ -34,6 +34,9 @@ struct Post {
 async fn main() -> Result<(), Box<dyn Error>> {
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:8080".to_owned());
     let config = config::load(None, std::env::vars(), [])?.config;
+    if config.auth.hmac_secret.is_none() {
+        return Err("no one could sign in; set FANFARE_AUTH_HMAC_SECRET".into());
+    }
     let verifier = Verifier::new(&config.auth);
     let hub = Hub::start(config)?;
     let posts = HashMap::from([(7, Post { author: UserId::from(42), title: "On looms" })]);

@@ -7,28 +7,38 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use fanfare::config::{Config, Secret};
+use fanfare::config::{Config, Loaded, Secret};
 use fanfare::{Identity, UserId, auth};
 
-/// Turns the page on, and makes the secrets that are not given.
-pub(crate) fn complete(config: &mut Config) -> Result<(), Box<dyn Error>> {
+/// Turns the page on, tells more, and makes the secrets that are not given. Returns the API key as
+/// it may be shown: one that was given goes by its variable.
+pub(crate) fn complete(loaded: &mut Loaded) -> Result<String, Box<dyn Error>> {
+    let Loaded { config, origins, warnings, .. } = loaded;
     config.server.dev = true;
+    if !config.server.bind.ip().is_loopback() {
+        warnings.push(
+            "the page gives tokens to whoever opens it; bind dev to 127.0.0.1 alone".to_owned(),
+        );
+    }
+    if !origins.contains_key("log.filter") {
+        config.log.filter = "info,fanfare=debug".to_owned();
+    }
     if config.auth.hmac_secret.is_none() {
-        config.auth.hmac_secret = Some(random_secret()?);
+        config.auth.hmac_secret = Some(Secret::new(random_text()?));
     }
-    if config.api.key.is_none() {
-        config.api.key = Some(random_secret()?);
+    if config.api.key.is_some() {
+        return Ok("$FANFARE_API_KEY".to_owned());
     }
-    Ok(())
+    let key = random_text()?;
+    config.api.key = Some(Secret::new(key.as_str()));
+    Ok(key)
 }
 
 /// Prints where everything is, and lines to paste.
-pub(crate) fn greet(config: &Config, address: SocketAddr) {
+pub(crate) fn greet(config: &Config, address: SocketAddr, key: &str) {
     let identity = Identity::new(UserId::from(42)).named("Ada");
     let token = auth::sign(&config.auth, &identity, TOKEN_TTL).unwrap_or_default();
-    let key = config.api.key.as_ref().map(Secret::expose).unwrap_or_default();
-    let key = String::from_utf8_lossy(key);
-    let post = format!("curl -s -H 'X-API-Key: {key}' http://{address}/api");
+    let post = format!("curl -s -H \"X-API-Key: {key}\" http://{address}/api");
     let text = format!(
         "fanfare listens on http://{address}/ (open it in two tabs)
 
@@ -36,7 +46,7 @@ a token for user 42, for 24 hours:
   {token}
 connect:
   ws://{address}/ws/chat?token={token}
-push, with the key of this run:
+push:
   {post}/broadcast_all -d '{{\"data\":{{\"type\":\"notification\",\"text\":\"hello, all\"}}}}'
   {post}/send_to_user -d '{{\"user\":42,\"data\":{{\"type\":\"notification\",\"text\":\"hello, 42\"}}}}'
   {post}/info -d '{{}}'
@@ -46,11 +56,11 @@ push, with the key of this run:
     let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
-fn random_secret() -> Result<Secret, Box<dyn Error>> {
+fn random_text() -> Result<String, Box<dyn Error>> {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes)
         .map_err(|error| format!("the system has no randomness: {error}"))?;
-    Ok(Secret::new(BASE64_URL_SAFE_NO_PAD.encode(bytes)))
+    Ok(BASE64_URL_SAFE_NO_PAD.encode(bytes))
 }
 
 const TOKEN_TTL: Duration = Duration::from_secs(24 * 60 * 60);

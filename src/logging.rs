@@ -3,11 +3,16 @@
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 
+/// Whether a filter is one.
+pub(crate) fn check(filter: &str) -> Result<EnvFilter, String> {
+    EnvFilter::try_new(filter)
+        .map_err(|error| format!("log.filter: {filter:?} is not allowed: {error}"))
+}
+
 /// Logs from now on. Lines that find the queue full are dropped and counted: a standard error
 /// that nobody reads must never stop a shard.
 pub(crate) fn start(filter: &str) -> Result<Log, String> {
-    let filter = EnvFilter::try_new(filter)
-        .map_err(|error| format!("log.filter: {filter:?} is not allowed: {error}"))?;
+    let filter = check(filter)?;
     let (writer, worker) = NonBlockingBuilder::default()
         .lossy(true)
         .buffered_lines_limit(LINES_MAX)

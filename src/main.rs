@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use fanfare::auth::SignError;
 use fanfare::config::{self, Config, Loaded, keys};
 use fanfare::{Identity, UserId, auth};
 
@@ -27,7 +28,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run a server to try things out, with a secret and an API key made for this run.
+    /// Run a server to try things out, with a secret and an API key made for this run. Settings
+    /// come from the environment alone.
     Dev {
         /// Address and port to listen on; port 0 takes a free one.
         #[arg(long)]
@@ -50,7 +52,7 @@ enum Command {
     },
     /// Print a token that the server accepts.
     Token {
-        /// The user: an integer, or 1 to 128 bytes of text.
+        /// The user: an integer within ±(2^53-1), or 1 to 128 bytes of text.
         #[arg(long, allow_hyphen_values = true)]
         sub: String,
         /// What others see as its name.
@@ -76,7 +78,7 @@ fn main() -> ExitCode {
     match run(Arguments::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Setup(text)) => {
-            eprintln!("fanfare: {text}");
+            eprintln!("fanfare: {}", text.replace('\n', "\n         "));
             ExitCode::from(2)
         }
         Err(Failure::Run(error)) => {
@@ -104,8 +106,8 @@ fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Dev { bind, shards } => {
             let mut loaded = load(None, bind, shards)?;
-            dev::complete(&mut loaded.config).map_err(Failure::Run)?;
-            serve(loaded, dev::greet)
+            let key = dev::complete(&mut loaded).map_err(Failure::Run)?;
+            serve(loaded, |config, address| dev::greet(config, address, &key))
         }
         Command::Serve { config, bind, shards } => {
             let loaded = load(config.as_deref(), bind, shards)?;
@@ -126,13 +128,20 @@ fn run(command: Command) -> Result<(), Failure> {
             if let Some(name) = name {
                 identity = identity.named(name);
             }
-            let token = auth::sign(&auth, &identity, ttl);
-            println!("{}", token.map_err(|error| Failure::Setup(error.to_string()))?);
+            let token = auth::sign(&auth, &identity, ttl).map_err(|error| match error {
+                SignError::NoSecret => Failure::Setup(NO_SECRET.to_owned()),
+                error => Failure::Setup(error.to_string()),
+            });
+            println!("{}", token?);
             Ok(())
         }
         Command::Check { config } => {
             let loaded = load(config.as_deref(), None, None)?;
+            logging::check(&loaded.config.log.filter).map_err(Failure::Setup)?;
             loaded.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+            if loaded.config.auth.hmac_secret.is_none() {
+                eprintln!("warning: serve will not start: {NO_SECRET}");
+            }
             println!("configuration ok");
             for key in keys() {
                 let origin = loaded.origins.get(key.name);
@@ -149,9 +158,17 @@ fn load(
     bind: Option<String>,
     shards: Option<String>,
 ) -> Result<Loaded, Failure> {
-    let variables = std::env::vars_os();
-    let variables =
-        variables.filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
+    let mut variables = Vec::new();
+    for (name, value) in std::env::vars_os() {
+        let Ok(name) = name.into_string() else { continue };
+        match value.into_string() {
+            Ok(value) => variables.push((name, value)),
+            Err(_) if name.starts_with("FANFARE_") => {
+                return Err(Failure::Setup(format!("{name} is not UTF-8; use text")));
+            }
+            Err(_) => {}
+        }
+    }
     let flags = [("server.bind", "--bind", bind), ("server.shards", "--shards", shards)];
     let flags = flags.into_iter().filter_map(|(key, flag, value)| Some((key, flag, value?)));
     Ok(config::load(file, variables, flags)?)

@@ -42,7 +42,7 @@ pub(crate) struct Server {
     /// Scheme, host and port of the server.
     #[arg(long, default_value = "http://127.0.0.1:8080")]
     pub(crate) url: String,
-    /// The server's auth.hmac_secret, to sign tokens with.
+    /// The server's auth.hmac_secret, to sign tokens with; also FANFARE_AUTH_HMAC_SECRET.
     #[arg(long, env = "FANFARE_AUTH_HMAC_SECRET", hide_env_values = true)]
     pub(crate) secret: String,
     /// The server's process, to measure its CPU and memory.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::value::format_size;
 use super::{Config, Key, keys};
 use crate::protocol::chat::ENVELOPE_BYTES_MAX;
 use crate::ring::ENTRY_BYTES;
@@ -25,31 +26,38 @@ impl Config {
     fn disagreements(&self) -> impl Iterator<Item = String> {
         let limits = &self.limits;
         let message = limits.message_bytes + ENVELOPE_BYTES_MAX + ENTRY_BYTES;
-        [
+        let outboxes = self.server.shards * limits.outbox_bytes;
+        let sizes = [
+            ("limits.outbox_bytes", limits.outbox_bytes, 2 * message, "hold two messages"),
             (
-                limits.outbox_bytes < 2 * message,
-                "limits.outbox_bytes must hold two messages: raise it, or lower limits.message_bytes",
+                "limits.ring_bytes",
+                limits.ring_bytes,
+                4 * message,
+                "hold four messages, as one connection gets a quarter",
             ),
             (
-                limits.ring_bytes < 4 * message,
-                "limits.ring_bytes must hold four messages, as one connection gets a quarter: raise it, or lower limits.message_bytes",
+                "limits.request_bytes",
+                limits.request_bytes,
+                limits.message_bytes + 1,
+                "hold a message and what is around it",
             ),
             (
-                limits.request_bytes <= limits.message_bytes,
-                "limits.request_bytes must exceed limits.message_bytes, which a request carries",
+                "limits.memory",
+                limits.memory,
+                limits.ring_bytes + outboxes,
+                "hold limits.ring_bytes and one full limits.outbox_bytes a shard",
             ),
-            (
-                limits.memory < limits.ring_bytes + self.server.shards * limits.outbox_bytes,
-                "limits.memory must hold limits.ring_bytes and one full outbox a shard: raise it, or lower those",
-            ),
-            (
-                self.drain.spread > self.drain.timeout / 2,
-                "drain.spread must not exceed half of drain.timeout",
-            ),
-        ]
-        .into_iter()
-        .filter(|(is_wrong, _)| *is_wrong)
-        .map(|(_, text)| text.to_owned())
+        ];
+        let too_small = sizes.into_iter().filter(|(_, size, least, _)| size < least);
+        let too_small = too_small.map(|(name, size, least, why)| {
+            let (size, least) = (format_size(size), format_size(least));
+            format!("{name}: {size} is too small; use at least {least}, to {why}")
+        });
+        let overlong = self.drain.spread > self.drain.timeout / 2;
+        let overlong = overlong.then(|| {
+            "drain.spread: must not exceed half of drain.timeout, as peers need the rest".to_owned()
+        });
+        too_small.chain(overlong)
     }
 }
 

@@ -39,7 +39,9 @@ impl Key {
     /// Which values are taken.
     pub fn allowed(&self) -> String {
         match &self.kind {
-            Kind::Address(_) => "an address and port such as 127.0.0.1:8080".to_owned(),
+            Kind::Address(_) => {
+                "an address and port such as 127.0.0.1:8080, no host name".to_owned()
+            }
             Kind::Algorithms(_) => "HS256, HS384, HS512, or several of them".to_owned(),
             Kind::Announce(_) => "off or user".to_owned(),
             Kind::Connections(_) => "a number of at least 1".to_owned(),
@@ -58,6 +60,15 @@ impl Key {
                     format_size(*range.end())
                 )
             }
+        }
+    }
+
+    /// How a value is written, for who wrote another.
+    pub(super) fn example(&self) -> &'static str {
+        match self.kind {
+            Kind::Duration(..) => ", such as 25s",
+            Kind::Size(..) => ", such as 64KiB or 65536",
+            _ => "",
         }
     }
 

@@ -154,9 +154,9 @@ impl Layers {
             return;
         }
         let value = if key.is_secret() { "a value".to_owned() } else { format!("{text:?}") };
-        let allowed = key.allowed();
+        let (name, allowed, example) = (key.name, key.allowed(), key.example());
         self.faults
-            .push(format!("{} in {origin}: {value} is not allowed; use {allowed}", key.name));
+            .push(format!("{name} in {origin}: {value} is not allowed; use {allowed}{example}"));
     }
 }
 
@@ -165,7 +165,10 @@ fn find(name: &str) -> Option<&'static Key> {
 }
 
 fn nearest(name: &str) -> String {
-    let distance = |key: &&Key| strsim::damerau_levenshtein(key.name, name);
+    let last = |name: &str| name.rsplit('.').next().map(str::to_owned);
+    // One that lacks its section, or has another, is nearer than one that merely looks alike.
+    let distance =
+        |key: &&Key| (last(key.name) != last(name), strsim::damerau_levenshtein(key.name, name));
     keys().iter().min_by_key(distance).map_or_else(String::new, |key| {
         format!("the nearest key is {} ({})", key.name, key.variable())
     })
@@ -250,8 +253,8 @@ mod tests {
         assert_eq!(
             lines,
             [
-                "heartbeat.interval in FILE: \"25\" is not allowed; use a duration from 100ms to 1h",
-                "server.bind in FILE: \"here\" is not allowed; use an address and port such as 127.0.0.1:8080",
+                "heartbeat.interval in FILE: \"25\" is not allowed; use a duration from 100ms to 1h, such as 25s",
+                "server.bind in FILE: \"here\" is not allowed; use an address and port such as 127.0.0.1:8080, no host name",
             ]
         );
     }
@@ -266,12 +269,14 @@ mod tests {
 
     #[test]
     fn an_unknown_variable_warns_and_names_the_nearest_key() {
-        let environment = variables(&[("FANFARE_LIMIT_MEMORY", "1"), ("PATH", "/bin")]);
+        let environment =
+            variables(&[("FANFARE_LIMIT_MEMORY", "1"), ("FANFARE_BIND", "1"), ("PATH", "/bin")]);
         let warnings = load(None, environment, []).unwrap().warnings;
         assert_eq!(
             warnings,
             [
-                "FANFARE_LIMIT_MEMORY sets nothing; the nearest key is limits.memory (FANFARE_LIMITS_MEMORY)"
+                "FANFARE_LIMIT_MEMORY sets nothing; the nearest key is limits.memory (FANFARE_LIMITS_MEMORY)",
+                "FANFARE_BIND sets nothing; the nearest key is server.bind (FANFARE_SERVER_BIND)",
             ]
         );
     }

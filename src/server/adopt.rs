@@ -18,7 +18,32 @@ use crate::user::Identity;
 /// Makes an upgraded connection one of the hub's, speaking the chat protocol.
 ///
 /// For an axum or hyper handler that has authenticated its user and answered the handshake with
-/// [`accept_upgrade`](super::accept_upgrade). The socket leaves the caller's runtime.
+/// [`accept_upgrade`](super::accept_upgrade). The socket leaves the caller's runtime. axum's own
+/// `WebSocketUpgrade` does not fit, as it keeps the socket.
+///
+/// ```no_run
+/// use axum::body::Body;
+/// use axum::extract::{Request, State};
+/// use axum::response::{IntoResponse, Response};
+/// use fanfare::server::{accept_upgrade, adopt};
+/// use fanfare::{Hub, Identity, UserId};
+///
+/// async fn connect(State(hub): State<Hub>, mut request: Request) -> Response {
+///     let identity = Identity::new(UserId::from(42)); // whom the application has authenticated
+///     let response = match accept_upgrade(&request) {
+///         Ok(response) => response,
+///         Err(error) => return (error.status(), error.to_string()).into_response(),
+///     };
+///     let upgrade = hyper::upgrade::on(&mut request);
+///     tokio::spawn(async move {
+///         if let Ok(upgraded) = upgrade.await {
+///             adopt(&hub, upgraded, identity).unwrap_or_else(|error| eprintln!("{error}"));
+///         }
+///     });
+///     response.map(Body::new)
+/// }
+/// # let app: axum::Router<Hub> = axum::Router::new().route("/ws", axum::routing::any(connect));
+/// ```
 ///
 /// # Errors
 ///

@@ -34,7 +34,11 @@ pub(super) async fn answer(
         "info" => info,
         "send_to_user" => send_to_user,
         "user" => user,
-        _ => return Err(Fault::not_found("unknown method; see docs/protocol.md")),
+        _ => {
+            return Err(Fault::not_found(
+                "unknown method; use broadcast_all, send_to_user, disconnect, user or info",
+            ));
+        }
     };
     if request.method() != Method::POST {
         return Err(Fault::method_not_allowed("POST"));

@@ -31,6 +31,6 @@ pub(super) fn page(hub: &Inner) -> Response<Body> {
 
 const PAGE: &str = include_str!("page.html");
 
-const SAMPLES: [(i32, &str); 4] = [(1, "Ada"), (2, "Grace"), (3, "Linus"), (4, "Margaret")];
+const SAMPLES: [(i32, &str); 4] = [(42, "Ada"), (43, "Grace"), (44, "Linus"), (45, "Margaret")];
 
 const TOKEN_TTL: std::time::Duration = std::time::Duration::from_secs(24 * 60 * 60);

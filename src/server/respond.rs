@@ -31,7 +31,11 @@ impl Fault {
 
     /// 401: the key is wrong or missing.
     pub(super) fn unauthorized() -> Self {
-        Self::new(StatusCode::UNAUTHORIZED, 101, "unauthorized; send the api.key as x-api-key")
+        Self::new(
+            StatusCode::UNAUTHORIZED,
+            101,
+            "x-api-key is missing, or is not the server's api.key",
+        )
     }
 
     /// 404: nothing is here.

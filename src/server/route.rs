@@ -46,6 +46,7 @@ pub(super) async fn route(
             "/metrics" => get(&request)
                 .map(|()| text(StatusCode::OK, METRICS_TYPE, metrics::exposition(&shard.hub))),
             "/" if shard.hub.config.server.dev => get(&request).map(|()| page::page(&shard.hub)),
+            "/api" => Err(Fault::not_found("name the method, as in POST /api/broadcast_all")),
             _ => Err(Fault::not_found("nothing is here; connect to /ws/chat")),
         }
     };

@@ -102,7 +102,8 @@ fn check_tells_what_is_in_force_and_where_it_came_from() {
     let mut command = fanfare(&["check", "--config", file.path()]);
     command.env("FANFARE_HEARTBEAT_TIMEOUT", "6s").env("FANFARE_API_KEY", API_KEY);
     let (code, stdout, stderr) = outcome(&mut command);
-    assert_eq!((code, stderr.as_str()), (0, ""));
+    assert_eq!(code, 0);
+    assert!(stderr.starts_with("warning: serve will not start: no token secret"), "{stderr}");
     assert!(stdout.starts_with("configuration ok\n"), "{stdout}");
     for line in [
         &format!("heartbeat.interval = 20s  # {}", file.path()),
@@ -172,5 +173,14 @@ fn a_token_that_cannot_be_made_says_why() {
     }
     let (code, _, stderr) = outcome(&mut fanfare(&["token", "--sub", "1"]));
     assert_eq!(code, 2);
-    assert!(stderr.contains("auth.hmac_secret"), "{stderr}");
+    assert!(stderr.contains("FANFARE_AUTH_HMAC_SECRET"), "{stderr}");
+}
+
+#[test]
+fn a_value_that_is_no_text_is_refused_and_not_passed_over() {
+    use std::os::unix::ffi::OsStrExt;
+    let mut command = fanfare(&["check"]);
+    command.env("FANFARE_API_KEY", std::ffi::OsStr::from_bytes(b"sixteen bytes or \xff"));
+    let (code, _, stderr) = outcome(&mut command);
+    assert_eq!((code, stderr.trim()), (2, "fanfare: FANFARE_API_KEY is not UTF-8; use text"));
 }
