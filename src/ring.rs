@@ -66,7 +66,8 @@ impl Ring {
     }
 
     /// Takes room for one payload, or says that there is none. With a share, the room also counts
-    /// against the quarter of the ring that one connection may hold.
+    /// against the quarter of the ring that one connection may hold;
+    /// all connections together may hold three.
     pub(crate) fn reserve(
         &self,
         payload: usize,
@@ -78,8 +79,10 @@ impl Ring {
         {
             return None;
         }
+        // However many connections flood, the API, presence and probes find a quarter.
+        let max = if share.is_some() { self.room.max.without_quarter() } else { self.room.max };
         let share = share.cloned();
-        if !cost.take(&self.room.taken, self.room.max) {
+        if !cost.take(&self.room.taken, max) {
             if let Some(share) = share {
                 cost.give_back(&share.0);
             }
@@ -240,6 +243,11 @@ impl Cost {
         Self { entries: self.entries / 4, bytes: self.bytes / 4 }
     }
 
+    fn without_quarter(self) -> Self {
+        let Self { entries, bytes } = self.quarter();
+        Self { entries: self.entries - entries, bytes: self.bytes - bytes }
+    }
+
     fn take(self, taken: &AtomicU64, max: Self) -> bool {
         let step = |packed| {
             let now = Self::unpack(packed);
@@ -326,6 +334,18 @@ mod tests {
         assert!(ring.reserve(0, None).is_some());
         drop(held);
         assert!(ring.reserve(0, Some(&share)).is_some());
+    }
+
+    #[test]
+    fn connections_together_leave_a_quarter_to_all_else() {
+        let ring = Ring::new(8, 1 << 20);
+        let shares: [_; 4] = std::array::from_fn(|_| Arc::new(Share::default()));
+        let ring = &ring;
+        let of_share = |share| std::iter::from_fn(move || ring.reserve(0, Some(share)));
+        let held: Vec<_> = shares.iter().flat_map(of_share).collect();
+        assert_eq!(held.len(), 6);
+        let others: Vec<_> = std::iter::from_fn(|| ring.reserve(0, None)).collect();
+        assert_eq!(others.len(), 2);
     }
 
     #[tokio::test]
