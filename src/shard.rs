@@ -189,7 +189,10 @@ impl Shard {
     /// Cuts the sockets of those that had their time to close.
     pub(crate) fn cut_overdue(&self) {
         let now = self.clock.now();
+        let latest = now + millis(self.hub.config.limits.close_timeout);
         let mut closing = self.closing.borrow_mut();
+        // The clock may have been turned back since a deadline was set.
+        closing.iter_mut().for_each(|(deadline, _)| *deadline = latest.min(*deadline));
         while closing.front().is_some_and(|(deadline, _)| *deadline <= now) {
             if let Some(connection) = closing.pop_front().and_then(|(_, weak)| weak.upgrade()) {
                 self.stats().dropped(connection.cut());
@@ -244,7 +247,12 @@ impl Shard {
         let mut laggards: Vec<_> = slots.iter().map(|(_, open)| open.clone()).collect();
         drop(slots);
         laggards.extend(self.closing.borrow().iter().filter_map(|(_, weak)| weak.upgrade()));
-        laggards.sort_by_cached_key(|connection| Reverse(connection.held()));
+        // Those who go anyway come first: what they keep must not cost a living one its place.
+        laggards.sort_by_cached_key(|connection| {
+            let held = connection.held();
+            let is_leaving = connection.outbox.borrow().is_closing() && held > LAST_WORDS_MAX;
+            (!is_leaving, Reverse(held))
+        });
         for connection in laggards {
             if self.budget.used() <= self.max_held || connection.held() == 0 {
                 break;
@@ -254,6 +262,10 @@ impl Shard {
                 self.stats().dropped(connection.cut());
             } else {
                 self.close(&connection, &CloseReason::SLOW);
+                // The rest of a large frame in flight would hold more than was given back.
+                if connection.held() > LAST_WORDS_MAX {
+                    self.stats().dropped(connection.cut());
+                }
             }
         }
     }
@@ -366,8 +378,11 @@ async fn drain(shard: Rc<Shard>) {
     // What was admitted comes before the close; a shard that hangs leaves the others half the time.
     let _ = tokio::time::timeout(timeout / 2, shard.hub.ring.empty()).await;
     let ticks = (spread.as_millis() / DRAIN_TICK.as_millis()).max(1) as usize;
-    let per_tick = shard.connections.slots().len().div_ceil(ticks).max(1);
+    let mut left = ticks;
     loop {
+        // Those who were in the handshake when it began come later, and have less time.
+        let per_tick = shard.connections.slots().len().div_ceil(left).max(1);
+        left = (left - 1).max(1);
         shard.close_some(per_tick);
         tokio::time::sleep(DRAIN_TICK).await;
     }
@@ -378,6 +393,9 @@ const LOST_PER_TURN: usize = 16;
 
 /// Stands in the metrics for a peer that went without a Close (RFC 6455 section 7.1.5).
 const ABNORMAL: u16 = 1006;
+
+/// Bytes that one evicted for want of memory may still hold: its Close, and little else.
+const LAST_WORDS_MAX: usize = 512;
 
 /// Time between two groups of a drain.
 const DRAIN_TICK: Duration = Duration::from_millis(20);

@@ -196,3 +196,23 @@ fn a_connection_at_rest_holds_nothing_whatever_it_sent() {
     assert_eq!(server.request("GET /ready HTTP/1.1\r\nhost: x\r\n\r\n").0, 200);
     assert_eq!(server.metric("fanfare_outbox_bytes"), 0.0);
 }
+
+#[test]
+fn no_healthy_peer_goes_for_the_many_that_are_evicted() {
+    let server = TestServer::with(|config| {
+        config.limits.outbox_bytes = 256 << 10;
+        config.limits.ring_bytes = 512 << 10;
+        config.limits.memory = 2 << 20;
+    });
+    let _stalled: Vec<_> = (0..200).map(|user| stalled(&server, user)).collect();
+    let mut healthy: Vec<_> = (0..5).map(|_| server.connect(1000)).collect();
+    let message = "x".repeat(60_000);
+    let mut sent = 0;
+    while server.hub.connections() > healthy.len() {
+        server.hub.broadcast(message.as_str()).unwrap();
+        healthy.iter_mut().for_each(|peer| assert_eq!(peer.read_text(), message));
+        sent += 1;
+        assert!(sent < 1000, "they are never evicted");
+    }
+    assert_eq!(server.hub.user_connections(&UserId::from(1000)), 5);
+}
