@@ -273,8 +273,9 @@ impl Dialog {
             }
         };
         let is_admitted = tokio::select! {
-            () = admitted => true,
+            biased;
             () = self.connection.closed() => return,
+            () = admitted => true,
             () = tokio::time::sleep(hub.config.limits.publish_wait) => false,
         };
         life.is_paused.set(false);

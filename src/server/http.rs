@@ -60,7 +60,11 @@ pub(crate) async fn serve_socket(shard: Rc<Shard>, socket: Socket) {
                 }
                 outcome
             }) => break Some(outcome),
-            () = &mut draining, if !is_draining => is_draining = true,
+            () = &mut draining, if !is_draining => {
+                is_draining = true;
+                // Half a request would else hold the drain up to its end.
+                pace.hurry(limits.close_timeout / 4);
+            }
             () = &mut overdue => break None,
         }
         // The hub drains: the answer that is being made is the last.
@@ -69,7 +73,10 @@ pub(crate) async fn serve_socket(shard: Rc<Shard>, socket: Socket) {
     let Parts { read_buf, .. } = connection.into_parts();
     // A peer that does not take its answers in this time has gone.
     let sent = poll_fn(|context| wire.poll_send(context));
-    let _ = tokio::time::timeout(limits.close_timeout, sent).await;
+    let sent = tokio::time::timeout(limits.close_timeout, sent).await;
+    if !matches!(sent, Ok(Ok(()))) {
+        return;
+    }
     let Some(socket) = Rc::into_inner(wire).map(Wire::into_socket) else { return };
     match (outcome, upgrade.take()) {
         (Some(Ok(())), Some(Upgrade::Chat(identity))) => {

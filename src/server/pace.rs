@@ -12,6 +12,8 @@ use crate::config::Limits;
 #[derive(Debug)]
 pub(super) struct Pace {
     deadline: Cell<Option<Instant>>,
+    /// The end of all requests.
+    end: Cell<Option<Instant>>,
     is_resting: Cell<bool>,
     handshake_timeout: Duration,
     keepalive_timeout: Duration,
@@ -21,6 +23,7 @@ impl Pace {
     pub(super) fn new(limits: &Limits) -> Self {
         Self {
             deadline: Cell::new(Some(Instant::now() + limits.handshake_timeout)),
+            end: Cell::new(None),
             is_resting: Cell::new(false),
             handshake_timeout: limits.handshake_timeout,
             keepalive_timeout: limits.keepalive_timeout,
@@ -45,6 +48,11 @@ impl Pace {
         self.deadline.set(Some(Instant::now() + self.keepalive_timeout));
     }
 
+    /// Leaves so much time for all that is under way.
+    pub(super) fn hurry(&self, patience: Duration) {
+        self.end.set(Some(Instant::now() + patience));
+    }
+
     pub(super) fn is_mid_request(&self) -> bool {
         !self.is_resting.get()
     }
@@ -54,7 +62,10 @@ impl Pace {
     pub(super) async fn overdue(&self) {
         let mut timer = pin!(tokio::time::sleep(self.keepalive_timeout));
         poll_fn(|context| {
-            let Some(deadline) = self.deadline.get() else { return Poll::Pending };
+            let deadlines = [self.deadline.get(), self.end.get()];
+            let Some(deadline) = deadlines.into_iter().flatten().min() else {
+                return Poll::Pending;
+            };
             if deadline < timer.deadline().into_std() {
                 timer.as_mut().reset(deadline.into());
             }

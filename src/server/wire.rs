@@ -112,4 +112,4 @@ impl AsyncWrite for Watched {
 }
 
 /// Bytes of answers that wait for the requests behind theirs.
-const ANSWERS_MAX: usize = 64 << 10;
+const ANSWERS_MAX: usize = 16 << 10;

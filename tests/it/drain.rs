@@ -126,3 +126,27 @@ fn a_drain_ends_in_time_though_a_peer_never_answers() {
     assert!((200..3000).contains(&took.as_millis()), "{took:?}");
     assert_eq!(silent.skip_to_close().0, 3001);
 }
+
+#[test]
+fn half_a_request_does_not_hold_up_a_drain() {
+    let mut server = TestServer::with(|config| {
+        config.limits.close_timeout = Duration::from_millis(400);
+        config.drain.timeout = Duration::from_secs(20);
+    });
+    let mut halves =
+        ["GET /health", "POST /api/info HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n"].map(
+            |half| {
+                let mut peer = server.dial();
+                peer.send(half.as_bytes());
+                peer
+            },
+        );
+    server.request("GET /health HTTP/1.1\r\nhost: x\r\n\r\n");
+    let began = Instant::now();
+    server.shut_down();
+    for peer in &mut halves {
+        assert!(peer.read_head().starts_with("HTTP/1.1 4"));
+    }
+    server.join();
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+}
