@@ -30,28 +30,24 @@ fn everyone_is_told_to_come_back_spread_over_time() {
 
 #[test]
 fn what_waits_for_a_peer_comes_before_the_close() {
-    let mut server = TestServer::start();
-    let mut peer = server.connect(1);
-    for i in 0..200 {
-        server.hub.broadcast(format!("{i} {}", "x".repeat(4000))).unwrap();
-    }
-    wait_until("all of it waits", || server.metric("fanfare_deliveries_total") == 201.0);
-    server.shut_down();
-    for i in 0..200 {
-        assert!(peer.read_text().starts_with(&format!("{i} ")));
-    }
-    assert_eq!(peer.read_close(), (3001, "shutdown".into()));
-    drop(peer);
-    server.join();
+    all_come_before_the_close(4000, |server| {
+        wait_until("all of it waits", || server.metric("fanfare_deliveries_total") == 201.0);
+    });
 }
 
 #[test]
 fn what_was_published_before_comes_before_the_close() {
+    all_come_before_the_close(1000, |_| {});
+}
+
+/// Publishes, lets `meanwhile` pass and drains: its peer reads everything and then 3001.
+fn all_come_before_the_close(bytes: usize, meanwhile: impl FnOnce(&TestServer)) {
     let mut server = TestServer::start();
     let mut peer = server.connect(1);
     for i in 0..200 {
-        server.hub.broadcast(format!("{i} {}", "x".repeat(1000))).unwrap();
+        server.hub.broadcast(format!("{i} {}", "x".repeat(bytes))).unwrap();
     }
+    meanwhile(&server);
     server.shut_down();
     for i in 0..200 {
         assert!(peer.read_text().starts_with(&format!("{i} ")));
