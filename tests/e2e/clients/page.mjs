@@ -48,7 +48,7 @@ const data = { type: "notification", event: "post_liked", post_id: 7, liked_by: 
 const answer = await fetch(`${FANFARE_URL}/api/send_to_user`, {
   method: "POST",
   headers: { "x-api-key": FANFARE_API_KEY },
-  body: JSON.stringify({ user: 1, data }),
+  body: JSON.stringify({ user: 42, data }),
 });
 assert.deepEqual(await answer.json(), { result: { connections: 1 } });
 await see(ada, "#log .pushed", JSON.stringify(data));
