@@ -1,4 +1,4 @@
-//! Why a connection ended: every close code that fanfare sends, in one table.
+//! Why a connection ended: every close code that fanfare sends or counts, in one table.
 //!
 //! Codes below 3000 are RFC 6455's (section 7.4.1). The others are those of the Centrifuge
 //! protocol, since its clients know which mean *come back*: 3000–3499 and 4000–4499 ask a client
@@ -33,7 +33,7 @@ impl CloseReason {
     /// 3008: a slow consumer: its outbox passed `limits.outbox_bytes`, `limits.outbox_age` or
     /// its share of `limits.memory`.
     pub const SLOW: Self = Self::evicting(3008, "slow");
-    /// 3009: writing to the socket failed.
+    /// 3009: writing to the socket failed; counted, and sent to no one.
     pub const WRITE_ERROR: Self = Self::known(3009, "write error");
     /// 3012: no sign of life within `heartbeat.timeout` of a ping.
     pub const NO_PONG: Self = Self::evicting(3012, "no pong");

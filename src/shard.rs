@@ -165,7 +165,7 @@ impl Shard {
         self.finish(connection, reason, reason.code(), reason.is_eviction());
     }
 
-    /// Answers a peer's Close, after which it reads no more.
+    /// Answers a peer's Close; what that peer sends after it is discarded.
     pub(crate) fn answer_close(&self, connection: &Rc<Connection>, code: Option<u16>) {
         // Counted as the peer's doing, whatever code it chose.
         self.finish(connection, &CloseReason::answer(code), CloseReason::NORMAL.code(), true);

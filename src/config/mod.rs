@@ -1,4 +1,4 @@
-//! Every setting, with meaning, default, bounds and trade; checked once.
+//! Every setting, with meaning and default; bounds and trades stand in the table of keys.
 //!
 //! [`Config`] is what the program needs; [`load`] builds it from a file, the environment and flags.
 //! docs/configuration.md lists the keys.

@@ -90,6 +90,32 @@ fn a_disconnected_user_is_told_why_after_what_was_sent_before() {
     assert_eq!([other.read_text(), other.read_text()], ["all", "later"]);
 }
 
+/// Only the server's own 3008 is an eviction, which drops what waits.
+#[test]
+fn a_backends_own_3008_comes_after_what_was_sent_before() {
+    let server = TestServer::start();
+    let mut peer = server.connect(1);
+    for _ in 0..50 {
+        server.hub.broadcast("x".repeat(10_000)).unwrap();
+    }
+    let reason = CloseReason::new(3008, "no hurry").unwrap();
+    server.hub.disconnect_user(&UserId::from(1), reason).unwrap();
+    for _ in 0..50 {
+        assert_eq!(peer.read_text().len(), 10_000);
+    }
+    assert_eq!(peer.read_close(), (3008, "no hurry".into()));
+}
+
+#[test]
+fn a_peer_does_not_choose_what_its_close_counts_as() {
+    let server = TestServer::start();
+    let mut peer = server.connect(1);
+    peer.send(&frame(FIN | CLOSE, &3008_u16.to_be_bytes()));
+    assert_eq!(peer.read_close().0, 3008);
+    assert_eq!(server.metric(r#"fanfare_closes_total{code="3008"}"#), 0.0);
+    assert_eq!(server.metric(r#"fanfare_closes_total{code="1000"}"#), 1.0);
+}
+
 #[test]
 fn however_a_connection_ends_nothing_of_it_stays() {
     let server = TestServer::start();

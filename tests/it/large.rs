@@ -23,6 +23,18 @@ fn sixty_five_thousand_fragments_come_back_as_one_message() {
     echoes(in_fragments, 4 << 20);
 }
 
+/// Nothing could ever admit it, so nobody is to wait for that.
+#[test]
+fn what_an_embedders_protocol_says_is_bounded_too() {
+    let server = TestServer::start();
+    let embedder = Embedder::with(&server.hub, |hub, upgraded| {
+        adopt_with(hub, upgraded, Identity::new(UserId::from(7)), Shout)
+    });
+    let mut peer = embedder.open();
+    peer.send_text("aloud");
+    assert_eq!(peer.read_close(), (1009, "message too big".into()));
+}
+
 /// A message that is written as `encode` says, in writes of odd sizes, comes back whole.
 fn echoes(encode: impl FnOnce(&[u8]) -> Vec<u8>, length: usize) {
     let server = TestServer::with(large);
@@ -47,6 +59,14 @@ impl Protocol for Echo {
             Received::Text(text) => Reaction::Reply(Message::text(text)),
             Received::Binary(payload) => Reaction::Reply(Message::binary(payload.to_vec())),
         }
+    }
+}
+
+struct Shout;
+
+impl Protocol for Shout {
+    fn receive(&mut self, _: Received<'_>) -> Reaction {
+        Reaction::Broadcast(Message::text("!".repeat(1 << 20)))
     }
 }
 
