@@ -1,11 +1,14 @@
 //! Credentials to [`Identity`]: JSON Web Tokens (RFC 7519) signed with a shared secret.
 
+pub(crate) mod grant;
+
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use jsonwebtoken::crypto::rust_crypto::DEFAULT_PROVIDER;
 use jsonwebtoken::errors::{Error, ErrorKind};
 use jsonwebtoken::{DecodingKey, EncodingKey, Header, Validation};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -44,16 +47,21 @@ impl Verifier {
     ///
     /// The reason is for logs and metrics; a peer must only learn that its token is invalid.
     pub fn verify(&self, token: &str, now: SystemTime) -> Result<Identity, TokenError> {
+        self.claims::<Claims>(token)?.identity(now)
+    }
+
+    /// The claims of a token whose signature and header are in order.
+    fn claims<T: DeserializeOwned>(&self, token: &str) -> Result<T, TokenError> {
         if token.is_empty() {
             return Err(TokenError::Missing);
         }
         let key = self.key.as_ref().ok_or(TokenError::NoSecret)?;
-        let token = jsonwebtoken::decode::<Claims>(token, key, &self.validation)
+        let token = jsonwebtoken::decode::<T>(token, key, &self.validation)
             .map_err(|error| TokenError::from_library(&error))?;
         if token.header.crit.is_some() {
             return Err(TokenError::Critical);
         }
-        token.claims.identity(now)
+        Ok(token.claims)
     }
 }
 

@@ -1,0 +1,209 @@
+//! What tokens grant beyond an identity: the claims of connection and subscription tokens, as
+//! Centrifugo has them.
+
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::{TokenError, Verifier, numeric_date, subject};
+use crate::protocol::json;
+use crate::user::UserId;
+
+/// What a connection token grants.
+#[derive(Debug)]
+pub(crate) struct ConnectionGrant {
+    /// `None` is an anonymous user.
+    pub(crate) user: Option<UserId>,
+    pub(crate) expires: Option<SystemTime>,
+    /// What others see of the connection.
+    pub(crate) info: Option<Box<RawValue>>,
+    /// What the server subscribes it to.
+    pub(crate) subs: BTreeMap<String, SubscriptionOptions>,
+}
+
+/// What a token says of one subscription.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct SubscriptionOptions {
+    /// What others see of the connection on that channel.
+    pub(crate) info: Option<Box<RawValue>>,
+    /// What the subscriber is told when it subscribes.
+    pub(crate) data: Option<Box<RawValue>>,
+    /// What it may do: `pub` is to publish.
+    pub(crate) allow: Vec<String>,
+}
+
+/// What a subscription token grants.
+#[derive(Debug)]
+pub(crate) struct SubscriptionGrant {
+    /// `None` is an anonymous user.
+    pub(crate) user: Option<UserId>,
+    pub(crate) channel: String,
+    pub(crate) expires: Option<SystemTime>,
+    pub(crate) options: SubscriptionOptions,
+}
+
+impl Verifier {
+    /// Checks a connection token. Unlike an identity's it may lack `exp`, and `sub` may be empty.
+    pub(crate) fn connection(
+        &self,
+        token: &str,
+        now: SystemTime,
+    ) -> Result<ConnectionGrant, TokenError> {
+        let claims: ConnectionClaims = self.claims(token)?;
+        let expires = expiry(claims.exp.as_deref(), claims.nbf.as_deref(), now)?;
+        let mut subs = claims.subs;
+        for channel in claims.channels {
+            subs.entry(channel).or_default();
+        }
+        Ok(ConnectionGrant { user: user(claims.sub.as_deref())?, expires, info: claims.info, subs })
+    }
+
+    /// Checks a subscription token; whose and for which channel it is, the caller compares.
+    pub(crate) fn subscription(
+        &self,
+        token: &str,
+        now: SystemTime,
+    ) -> Result<SubscriptionGrant, TokenError> {
+        let claims: SubscriptionClaims = self.claims(token)?;
+        Ok(SubscriptionGrant {
+            user: user(claims.sub.as_deref())?,
+            channel: claims.channel,
+            expires: expiry(claims.exp.as_deref(), claims.nbf.as_deref(), now)?,
+            options: SubscriptionOptions { info: claims.info, data: None, allow: claims.allow },
+        })
+    }
+}
+
+#[derive(Deserialize)]
+struct ConnectionClaims {
+    exp: Option<Box<RawValue>>,
+    nbf: Option<Box<RawValue>>,
+    sub: Option<Box<RawValue>>,
+    info: Option<Box<RawValue>>,
+    #[serde(default)]
+    channels: Vec<String>,
+    #[serde(default)]
+    subs: BTreeMap<String, SubscriptionOptions>,
+}
+
+#[derive(Deserialize)]
+struct SubscriptionClaims {
+    exp: Option<Box<RawValue>>,
+    nbf: Option<Box<RawValue>>,
+    sub: Option<Box<RawValue>>,
+    channel: String,
+    info: Option<Box<RawValue>>,
+    #[serde(default)]
+    allow: Vec<String>,
+}
+
+/// Until when a token is valid, if it ends at all.
+fn expiry(
+    exp: Option<&RawValue>,
+    nbf: Option<&RawValue>,
+    now: SystemTime,
+) -> Result<Option<SystemTime>, TokenError> {
+    let date = |claim: Option<&RawValue>, error| {
+        claim.map(|raw| numeric_date(raw).ok_or(error)).transpose()
+    };
+    if date(nbf, TokenError::NotBefore)?.is_some_and(|nbf| nbf > now) {
+        return Err(TokenError::NotYetValid);
+    }
+    let expires = date(exp, TokenError::Expiry)?;
+    if expires.is_some_and(|expires| expires <= now) {
+        return Err(TokenError::Expired);
+    }
+    Ok(expires)
+}
+
+fn user(sub: Option<&RawValue>) -> Result<Option<UserId>, TokenError> {
+    let Some(sub) = sub else { return Ok(None) };
+    if json::text(sub).is_some_and(|text| text.is_empty()) {
+        return Ok(None);
+    }
+    subject(sub).map(Some).ok_or(TokenError::Subject)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use jsonwebtoken::{EncodingKey, Header};
+    use serde_json::{Value, json};
+
+    use super::super::choose_provider;
+    use super::*;
+    use crate::config::{Auth, Secret};
+
+    const SECRET: &str = "a secret of tests that has thirty-two bytes";
+
+    fn verifier() -> Verifier {
+        let hmac_secret = Some(Secret::new(SECRET));
+        Verifier::new(&Auth { hmac_secret, ..Auth::default() })
+    }
+
+    fn token(claims: &Value) -> String {
+        choose_provider();
+        let key = EncodingKey::from_secret(SECRET.as_bytes());
+        jsonwebtoken::encode(&Header::default(), claims, &key).unwrap()
+    }
+
+    fn now() -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(1000)
+    }
+
+    fn connection(claims: &Value) -> Result<ConnectionGrant, TokenError> {
+        verifier().connection(&token(claims), now())
+    }
+
+    #[test]
+    fn a_connection_token_may_lack_expiry_and_user() {
+        let grant = connection(&json!({})).unwrap();
+        assert_eq!((grant.user, grant.expires), (None, None));
+        assert_eq!(connection(&json!({"sub": ""})).unwrap().user, None);
+        let grant = connection(&json!({"sub": "42", "exp": 1001})).unwrap();
+        assert_eq!(grant.user, Some(UserId::from(42)));
+        assert_eq!(grant.expires, Some(now() + Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn channels_and_subs_are_subscriptions() {
+        let claims = json!({
+            "channels": ["a", "b"],
+            "subs": {"b": {"info": {"x": 1}, "allow": ["pub"]}, "c": {}},
+            "info": {"name": "Ada"},
+        });
+        let grant = connection(&claims).unwrap();
+        assert_eq!(grant.subs.keys().collect::<Vec<_>>(), ["a", "b", "c"]);
+        assert_eq!(grant.subs["b"].info.as_ref().unwrap().get(), r#"{"x":1}"#);
+        assert_eq!(grant.subs["b"].allow, ["pub"]);
+        assert_eq!(grant.info.unwrap().get(), r#"{"name":"Ada"}"#);
+    }
+
+    #[test]
+    fn times_and_types_are_judged() {
+        for (claims, error) in [
+            (json!({"exp": 1000}), TokenError::Expired),
+            (json!({"exp": "soon"}), TokenError::Expiry),
+            (json!({"nbf": 1001}), TokenError::NotYetValid),
+            (json!({"nbf": []}), TokenError::NotBefore),
+            (json!({"sub": 1.5}), TokenError::Subject),
+            (json!({"channels": "a"}), TokenError::Malformed),
+        ] {
+            assert_eq!(connection(&claims).err(), Some(error), "{claims}");
+        }
+    }
+
+    #[test]
+    fn a_subscription_token_names_its_channel() {
+        let claims = json!({"sub": "42", "channel": "news", "exp": 1001, "info": 1});
+        let grant = verifier().subscription(&token(&claims), now()).unwrap();
+        assert_eq!((grant.channel.as_str(), grant.user), ("news", Some(UserId::from(42))));
+        assert_eq!(grant.options.info.unwrap().get(), "1");
+        let nameless = verifier().subscription(&token(&json!({"sub": "42"})), now());
+        assert_eq!(nameless.err(), Some(TokenError::Malformed));
+    }
+}
