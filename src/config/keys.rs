@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use jsonwebtoken::Algorithm;
 
+use super::choice::Choice;
 use super::value::{format_duration, format_size, parse_duration, parse_size};
-use super::{Announce, Config, Secret};
+use super::{Config, Secret};
 
 /// One setting.
 #[derive(Debug)]
@@ -43,7 +44,7 @@ impl Key {
                 "an address and port such as 127.0.0.1:8080, no host name".to_owned()
             }
             Kind::Algorithms(_) => "HS256, HS384, HS512, or several of them".to_owned(),
-            Kind::Announce(_) => "off or user".to_owned(),
+            Kind::Choice(field) => one_of(field(&mut Config::default()).words()),
             Kind::Connections(_) => "a number of at least 1".to_owned(),
             Kind::Count(_, range) => format!("a number from {} to {}", range.start(), range.end()),
             Kind::Duration(_, range) => {
@@ -87,10 +88,7 @@ impl Key {
                 let names: Vec<_> = field(&mut config).iter().map(|it| format!("{it:?}")).collect();
                 names.join(", ")
             }
-            Kind::Announce(field) => match field(&mut config) {
-                Announce::Off => "off".to_owned(),
-                Announce::User => "user".to_owned(),
-            },
+            Kind::Choice(field) => field(&mut config).word().to_owned(),
             Kind::Connections(field) => field(&mut config).map_or_else(
                 || "what the descriptor limit allows less 64".to_owned(),
                 |n| n.to_string(),
@@ -113,14 +111,7 @@ impl Key {
         let parsed = match &self.kind {
             Kind::Address(field) => store(field(config), text.trim().parse().ok()),
             Kind::Algorithms(field) => store(field(config), algorithms(text)),
-            Kind::Announce(field) => store(
-                field(config),
-                match text.trim() {
-                    "off" => Some(Announce::Off),
-                    "user" => Some(Announce::User),
-                    _ => None,
-                },
-            ),
+            Kind::Choice(field) => field(config).choose(text.trim()),
             Kind::Connections(field) => store(field(config), text.trim().parse().ok().map(Some)),
             Kind::Count(field, _) => store(field(config), text.trim().parse().ok()),
             Kind::Duration(field, _) => store(field(config), parse_duration(text)),
@@ -135,7 +126,7 @@ impl Key {
     pub(super) fn is_in_bounds(&self, config: &Config) -> bool {
         let mut config = config.clone();
         match &self.kind {
-            Kind::Address(_) | Kind::Announce(_) | Kind::Filter(_) => true,
+            Kind::Address(_) | Kind::Choice(_) | Kind::Filter(_) => true,
             Kind::Algorithms(field) => {
                 let algorithms = field(&mut config);
                 !algorithms.is_empty() && algorithms.iter().all(|it| HMAC.contains(it))
@@ -161,13 +152,21 @@ impl Key {
 enum Kind {
     Address(fn(&mut Config) -> &mut SocketAddr),
     Algorithms(fn(&mut Config) -> &mut Vec<Algorithm>),
-    Announce(fn(&mut Config) -> &mut Announce),
+    Choice(fn(&mut Config) -> &mut dyn Choice),
     Connections(fn(&mut Config) -> &mut Option<usize>),
     Count(fn(&mut Config) -> &mut usize, RangeInclusive<usize>),
     Duration(fn(&mut Config) -> &mut Duration, RangeInclusive<Duration>),
     Filter(fn(&mut Config) -> &mut String),
     Secret(fn(&mut Config) -> &mut Option<Secret>),
     Size(fn(&mut Config) -> &mut usize, RangeInclusive<usize>),
+}
+
+/// `a`, `a or b`, `a, b or c`.
+fn one_of(words: &[&str]) -> String {
+    match words {
+        [others @ .., last] if !others.is_empty() => format!("{} or {last}", others.join(", ")),
+        _ => words.concat(),
+    }
 }
 
 fn algorithms(text: &str) -> Option<Vec<Algorithm>> {
@@ -188,6 +187,7 @@ const MS: Duration = Duration::from_millis(1);
 const TENTH: Duration = Duration::from_millis(100);
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(60 * 60);
+const DAYS_30: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 const GIB: usize = 1 << 30;
@@ -219,9 +219,44 @@ static KEYS: &[Key] = &[
         Kind::Secret(|c| &mut c.api.key),
     ),
     Key::new(
+        "channel.history_size",
+        "Publications that a channel remembers, for those who were cut off; 0 is none.",
+        Kind::Count(|c| &mut c.channel.history_size, 0..=1_000_000),
+    ),
+    Key::new(
+        "channel.history_ttl",
+        "How long a channel remembers each.",
+        Kind::Duration(|c| &mut c.channel.history_ttl, TENTH..=DAYS_30),
+    ),
+    Key::new(
+        "channel.recovery",
+        "What a subscriber that was cut off is given: nothing, everything since its position (or word that this is not possible), or the latest publication alone.",
+        Kind::Choice(|c| &mut c.channel.recovery),
+    ),
+    Key::new(
+        "channel.presence",
+        "Whether who is subscribed can be asked for.",
+        Kind::Choice(|c| &mut c.channel.presence),
+    ),
+    Key::new(
+        "channel.join_leave",
+        "Whether subscribers are told of each other, by user or by connection: n of them cost n² deliveries.",
+        Kind::Choice(|c| &mut c.channel.join_leave),
+    ),
+    Key::new(
+        "channel.subscribe",
+        "Who may subscribe: anyone who is connected, who has a token for the channel, or the users that its name lists after a `#`.",
+        Kind::Choice(|c| &mut c.channel.subscribe),
+    ),
+    Key::new(
+        "channel.publish",
+        "Which connections may publish: none, subscribers, or those whose token says so. A backend always may.",
+        Kind::Choice(|c| &mut c.channel.publish),
+    ),
+    Key::new(
         "chat.announce",
         "Whether users joining and leaving are told to all.",
-        Kind::Announce(|c| &mut c.chat.announce),
+        Kind::Choice(|c| &mut c.chat.announce),
     ),
     Key::new(
         "chat.announce_users",

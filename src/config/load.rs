@@ -108,6 +108,9 @@ impl Layers {
         };
         for (section, keys) in sections {
             match keys {
+                toml::Value::Table(names) if section == NAMESPACE => {
+                    self.read_namespaces(path, names);
+                }
                 toml::Value::Table(keys) => {
                     for (key, value) in keys {
                         self.set_in_file(path, &format!("{section}.{key}"), value);
@@ -118,6 +121,33 @@ impl Layers {
                 )),
             }
         }
+    }
+
+    fn read_namespaces(&mut self, path: &Path, names: toml::Table) {
+        for (name, keys) in names {
+            let toml::Value::Table(keys) = keys else {
+                let file = path.display();
+                let fault = format!(
+                    "{file}: {NAMESPACE}.{name} is not a section; write [{NAMESPACE}.{name}]"
+                );
+                self.faults.push(fault);
+                continue;
+            };
+            self.in_namespace(&name, |layers| {
+                for (key, value) in keys {
+                    layers.set_in_file(path, &format!("{CHANNEL}.{key}"), value);
+                }
+            });
+        }
+    }
+
+    /// Has keys of `channel.*` mean those of a namespace, whose keys are the same.
+    fn in_namespace(&mut self, name: &str, set: impl FnOnce(&mut Self)) {
+        let mut namespace = self.config.namespaces.remove(name).unwrap_or_default();
+        std::mem::swap(&mut self.config.channel, &mut namespace);
+        set(self);
+        std::mem::swap(&mut self.config.channel, &mut namespace);
+        self.config.namespaces.insert(name.to_owned(), namespace);
     }
 
     fn set_in_file(&mut self, path: &Path, name: &str, value: toml::Value) {
@@ -186,6 +216,12 @@ fn scalar(value: toml::Value) -> Option<String> {
         value => Some(value.to_string()),
     }
 }
+
+/// The section whose keys every namespace has too.
+const CHANNEL: &str = "channel";
+
+/// What the sections of namespaces begin with.
+const NAMESPACE: &str = "namespace";
 
 /// Bytes of SHA-256, and so of the shortest key for it (RFC 7518 section 3.2).
 const HASH_BYTES: usize = 32;

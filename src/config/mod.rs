@@ -4,17 +4,22 @@
 //! docs/configuration.md lists the keys.
 
 mod check;
+mod choice;
 mod keys;
 mod load;
+mod namespace;
 mod value;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 pub use check::ConfigError;
+use choice::choice;
 pub use keys::{Key, keys};
 pub use load::{Loaded, Origin, load};
+pub use namespace::{JoinLeave, Namespace, Publish, Recovery, Subscribe, Switch};
 
 /// Everything that can be set. `Config::default()` is complete but for the secrets, which have no
 /// default: without `auth.hmac_secret` every token is invalid.
@@ -25,6 +30,10 @@ pub struct Config {
     pub auth: Auth,
     /// Who may push over HTTP.
     pub api: Api,
+    /// Channels outside of any namespace.
+    pub channel: Namespace,
+    /// Channels whose name begins with the namespace's and a colon.
+    pub namespaces: BTreeMap<String, Namespace>,
     /// The chat endpoint.
     pub chat: Chat,
     /// How dead peers are found.
@@ -37,6 +46,16 @@ pub struct Config {
     pub server: Server,
     /// What is logged.
     pub log: Log,
+}
+
+impl Config {
+    /// The options of a channel; `None` if its namespace is unknown.
+    pub(crate) fn namespace(&self, channel: &str) -> Option<&Namespace> {
+        match channel.split_once(':') {
+            None => Some(&self.channel),
+            Some((namespace, _)) => self.namespaces.get(namespace),
+        }
+    }
 }
 
 /// `server.*`.
@@ -82,14 +101,14 @@ pub struct Chat {
     pub linger: Duration,
 }
 
-/// `chat.announce`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Announce {
-    /// Nothing is told.
-    Off,
-    /// A user's first connection and the end of its last are told to all.
-    User,
+choice! {
+    /// `chat.announce`.
+    pub enum Announce {
+        /// Nothing is told.
+        "off" => Off,
+        /// A user's first connection and the end of its last are told to all.
+        "user" => User,
+    }
 }
 
 /// `heartbeat.*`.
