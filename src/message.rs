@@ -6,6 +6,20 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 
 use crate::frame;
+use crate::protocol::centrifuge;
+
+/// How a connection's peer has messages framed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Encoding {
+    /// A payload is a WebSocket message: the chat protocol, and those of embedders.
+    Raw,
+    /// A payload is the data of a push of the Centrifuge protocol.
+    Centrifuge,
+}
+
+impl Encoding {
+    pub(crate) const ALL: [Self; 2] = [Self::Raw, Self::Centrifuge];
+}
 
 /// A payload on its way to connections.
 ///
@@ -27,12 +41,18 @@ struct Shared {
     payload: Bytes,
     opcode: frame::Opcode,
     frame: OnceLock<Bytes>,
+    centrifuge: OnceLock<Bytes>,
 }
 
 impl Message {
     /// A text message; JSON in every protocol that fanfare speaks.
     pub fn text(payload: impl Into<String>) -> Self {
         Self::new(frame::Opcode::Text, Bytes::from(payload.into().into_bytes()))
+    }
+
+    /// A text message of bytes that are known to be UTF-8.
+    pub(crate) fn text_of(payload: Bytes) -> Self {
+        Self::new(frame::Opcode::Text, payload)
     }
 
     /// A binary message. The chat protocol never sends one; an embedder's own protocol may.
@@ -57,12 +77,24 @@ impl Message {
 
     /// The message as one unmasked, final RFC 6455 frame.
     pub(crate) fn frame(&self) -> &Bytes {
-        let Shared { payload, opcode, frame } = &*self.shared;
+        let Shared { payload, opcode, frame, .. } = &*self.shared;
         frame.get_or_init(|| frame::encode(*opcode, payload))
     }
 
+    /// The message as one frame of an encoding.
+    pub(crate) fn encoded(&self, encoding: Encoding) -> &Bytes {
+        match encoding {
+            Encoding::Raw => self.frame(),
+            Encoding::Centrifuge => self.shared.centrifuge.get_or_init(|| {
+                let push = centrifuge::message_push(&self.shared.payload);
+                frame::encode(frame::Opcode::Text, push.as_bytes())
+            }),
+        }
+    }
+
     fn new(opcode: frame::Opcode, payload: Bytes) -> Self {
-        Self { shared: Arc::new(Shared { payload, opcode, frame: OnceLock::new() }) }
+        let (frame, centrifuge) = Default::default();
+        Self { shared: Arc::new(Shared { payload, opcode, frame, centrifuge }) }
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::close::CloseReason;
 use crate::message::Message;
 
+pub(crate) mod centrifuge;
 pub mod chat;
 pub(crate) mod json;
 
