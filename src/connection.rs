@@ -1,13 +1,16 @@
 //! One connection as its shard sees it, and the slab that holds them all. No socket here.
 
-use std::cell::{Cell, Ref, RefCell};
+use std::cell::{Cell, OnceCell, Ref, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
+use std::time::SystemTime;
 
 use slab::Slab;
 
+use crate::client::Subscriptions;
 use crate::clock::Millis;
+use crate::message::Encoding;
 use crate::outbox::Outbox;
 use crate::registry::ConnectionId;
 use crate::user::Identity;
@@ -16,13 +19,16 @@ use crate::user::Identity;
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) id: ConnectionId,
-    pub(crate) identity: Identity,
+    /// Whose it is; set at once, or when its peer says so.
+    identity: OnceCell<Identity>,
+    pub(crate) encoding: Encoding,
     pub(crate) outbox: RefCell<Outbox>,
     /// Admissions before this position are not for this connection.
-    pub(crate) since: u64,
+    pub(crate) since: Cell<u64>,
     /// Bytes of the burst in the making that this connection was given ahead of the others.
     pub(crate) given: Cell<u32>,
     pub(crate) life: Life,
+    pub(crate) subscriptions: RefCell<Subscriptions>,
     /// Set when the socket must go at once, whatever waits.
     is_cut: Cell<bool>,
     reader: RefCell<Option<Waker>>,
@@ -41,21 +47,47 @@ pub(crate) struct Life {
     pub(crate) partial_bytes: Cell<usize>,
     /// Whether the reader waits for room in the ring, deaf to the peer's frames.
     pub(crate) is_paused: Cell<bool>,
+    /// When it must have said who it is, or 0.
+    pub(crate) stale_at: Cell<Millis>,
+    /// When it must close with 3005, if ever.
+    pub(crate) expires: Cell<Option<SystemTime>>,
 }
 
 impl Connection {
     /// A connection of that name, which sees what is admitted from `since` on.
     pub(crate) fn new(id: ConnectionId, identity: Identity, since: u64, life: Life) -> Self {
+        life.expires.set(identity.expires);
+        let connection = Self::unidentified(id, Encoding::Raw, life);
+        connection.identify(identity, since);
+        connection
+    }
+
+    /// A connection that nothing is for, until it is identified.
+    pub(crate) fn unidentified(id: ConnectionId, encoding: Encoding, life: Life) -> Self {
         Self {
             id,
-            identity,
+            identity: OnceCell::new(),
+            encoding,
             outbox: RefCell::default(),
-            since,
+            since: Cell::new(u64::MAX),
             given: Cell::new(0),
             life,
+            subscriptions: RefCell::default(),
             is_cut: Cell::new(false),
             reader: RefCell::default(),
         }
+    }
+
+    /// Says whose it is, once; what is admitted from `since` on is for it.
+    pub(crate) fn identify(&self, identity: Identity, since: u64) {
+        if self.identity.set(identity).is_ok() {
+            self.since.set(since);
+        }
+    }
+
+    /// Whose it is, if that is known yet.
+    pub(crate) fn identity(&self) -> Option<&Identity> {
+        self.identity.get()
     }
 
     /// Bytes that it alone could give back.
@@ -103,6 +135,8 @@ impl Connection {
 #[derive(Debug, Default)]
 pub(crate) struct Connections {
     slots: RefCell<Slab<Rc<Connection>>>,
+    /// How many there are of each encoding.
+    counts: [Cell<usize>; Encoding::ALL.len()],
     generation: Cell<u32>,
 }
 
@@ -118,7 +152,9 @@ impl Connections {
         self.generation.set(generation.wrapping_add(1));
         let entry = slots.vacant_entry();
         let id = ConnectionId { shard, slot: entry.key() as u32, generation };
-        entry.insert(Rc::new(make(id))).clone()
+        let connection = entry.insert(Rc::new(make(id))).clone();
+        self.count(connection.encoding).update(|count| count + 1);
+        connection
     }
 
     /// Removes a connection; false if it was gone.
@@ -126,9 +162,15 @@ impl Connections {
         let mut slots = self.slots.borrow_mut();
         let holds = slots.get(id.slot as usize).is_some_and(|connection| connection.id == id);
         if holds {
-            slots.remove(id.slot as usize);
+            let connection = slots.remove(id.slot as usize);
+            self.count(connection.encoding).update(|count| count - 1);
         }
         holds
+    }
+
+    /// Whether any peer has its messages in an encoding.
+    pub(crate) fn speak(&self, encoding: Encoding) -> bool {
+        self.count(encoding).get() > 0
     }
 
     /// The connection of that name, unless its generation is gone.
@@ -140,6 +182,10 @@ impl Connections {
     /// All of them; none may be added or removed meanwhile.
     pub(crate) fn slots(&self) -> Ref<'_, Slab<Rc<Connection>>> {
         self.slots.borrow()
+    }
+
+    fn count(&self, encoding: Encoding) -> &Cell<usize> {
+        &self.counts[encoding as usize]
     }
 }
 

@@ -8,18 +8,23 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::auth::Verifier;
+use crate::channel::history::Window;
+use crate::channel::publication::Publication;
+use crate::channel::{Channels, TooManyChannels};
 use crate::close::CloseReason;
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, Namespace};
 use crate::error::PublishError;
 use crate::inbox::ShardHandle;
 use crate::message::Message;
 use crate::metrics::HubStats;
 use crate::presence::Crowd;
+use crate::protocol::centrifuge::ClientInfo;
 use crate::registry::Registry;
-use crate::ring::{Load, Probe, Ring, Share};
+use crate::ring::{Audience, Load, Post, Probe, Reservation, Ring, Share};
 use crate::shard;
 use crate::socket;
 use crate::user::UserId;
@@ -156,6 +161,7 @@ pub(crate) struct Inner {
     pub(crate) config: Config,
     pub(crate) ring: Ring,
     pub(crate) registry: Registry,
+    pub(crate) channels: Channels,
     pub(crate) crowd: Crowd,
     pub(crate) shards: Box<[ShardHandle]>,
     pub(crate) stats: HubStats,
@@ -188,6 +194,7 @@ impl Inner {
         Self {
             ring: Ring::new(config.limits.ring_messages, config.limits.ring_bytes),
             registry: Registry::new(config.chat.linger()),
+            channels: Channels::new(CHANNELS_MAX),
             crowd: Crowd::new(&config.chat),
             shards: std::iter::repeat_with(shard).take(config.server.shards).collect(),
             stats: HubStats::default(),
@@ -206,20 +213,79 @@ impl Inner {
     }
 
     pub(crate) fn broadcast(&self, message: &Message) -> Result<usize, PublishError> {
-        let admitted = self.fits(message).and_then(|()| self.publish(message, None));
+        let admitted =
+            self.fits(message).and_then(|()| self.tell(message, Audience::Everyone, None));
         admitted.map_err(|error| self.stats.refuse(error))
     }
 
-    /// A broadcast whose refusal is not yet the last word, so not counted, and whose size was
-    /// judged before it was wrapped. A connection counts it against its share of the ring.
-    pub(crate) fn publish(
+    /// What is said or announced in the chat. Its refusal is not yet the last word, so not counted, and its
+    /// size was judged before it was wrapped. A connection counts it against its share of the ring.
+    pub(crate) fn say(
         &self,
         message: &Message,
         share: Option<&Arc<Share>>,
     ) -> Result<usize, PublishError> {
-        self.admit(message.len(), share, || {
-            let load = Load::Broadcast(message.frame().clone());
-            Some((self.connections.load(Ordering::SeqCst), load))
+        self.tell(message, Audience::Chat, share)
+    }
+
+    /// A publish to a channel whose namespace is known; says for how many connections.
+    pub(crate) fn post(
+        &self,
+        name: &str,
+        data: Bytes,
+        info: Option<Arc<ClientInfo>>,
+        share: Option<&Arc<Share>>,
+    ) -> Result<usize, PublishError> {
+        if name == CHAT {
+            return self.tell(&Message::text_of(data), Audience::Chat, share);
+        }
+        let reservation = self.reserve(data.len(), share)?;
+        let mut publication = Publication::new(name.into(), data);
+        publication.info = info;
+        let send = |post: Option<(Post, usize)>| {
+            let Some((post, reach)) = post else { return 0 };
+            self.send(reservation, Load::Post(post));
+            reach
+        };
+        self.with_post(publication, send).map_err(|_| PublishError::Overloaded)
+    }
+
+    /// Sends a message to all, and what it comes to on the chat's channel.
+    fn tell(
+        &self,
+        message: &Message,
+        audience: Audience,
+        share: Option<&Arc<Share>>,
+    ) -> Result<usize, PublishError> {
+        let reservation = self.reserve(message.len(), share)?;
+        // Encoded here rather than by the shards, one of which would else keep the rest waiting.
+        message.frame();
+        let publication = Publication::new(CHAT.into(), message.payload().clone());
+        let send = |post: Option<(Post, usize)>| {
+            let reach = self.connections.load(Ordering::SeqCst);
+            let post = post.map(|(post, _)| post);
+            self.send(reservation, Load::Broadcast(message.clone(), audience, post));
+            reach
+        };
+        self.with_post(publication, send).map_err(|_| PublishError::Overloaded)
+    }
+
+    /// Gives a publication its place, if its channel is there or remembers, and has it sent before
+    /// another one gets the next.
+    fn with_post<T>(
+        &self,
+        publication: Publication,
+        send: impl FnOnce(Option<(Post, usize)>) -> T,
+    ) -> Result<T, TooManyChannels> {
+        let name = publication.channel.clone();
+        let window = self.config.namespace(&name).map_or_else(Window::default, Namespace::window);
+        self.channels.with_if_of_use(&name, window, |place| {
+            send(place.map(|(channel, state)| {
+                let max_bytes = self.config.limits.ring_bytes;
+                let publication = state.append(publication, window, max_bytes, Instant::now());
+                let (channel, sequence) = (channel.id, state.take_sequence());
+                (Post { channel, sequence, publication }, state.subscribers())
+            }))
         })
     }
 
@@ -230,7 +296,7 @@ impl Inner {
     ) -> Result<usize, PublishError> {
         let unicast = || {
             let targets = self.registry.targets(user)?;
-            Some((targets.as_slice().len(), Load::Unicast(targets, message.frame().clone())))
+            Some((targets.as_slice().len(), Load::Unicast(targets, message.clone())))
         };
         let admitted = self.fits(message).and_then(|()| self.admit(message.len(), None, unicast));
         admitted.map_err(|error| self.stats.refuse(error))
@@ -314,7 +380,7 @@ impl Inner {
         if size > max { Err(PublishError::TooLarge { size, max }) } else { Ok(()) }
     }
 
-    /// The way of every publish: room, then encoding and the ring. `load` runs once room
+    /// The way of a publish to some: room, then encoding and the ring. `load` runs once room
     /// is reserved; without anyone to reach the room is given back.
     fn admit(
         &self,
@@ -322,16 +388,28 @@ impl Inner {
         share: Option<&Arc<Share>>,
         load: impl FnOnce() -> Option<(usize, Load)>,
     ) -> Result<usize, PublishError> {
+        let reservation = self.reserve(size, share)?;
+        let Some((reach, load)) = load() else { return Ok(0) };
+        self.send(reservation, load);
+        Ok(reach)
+    }
+
+    fn reserve(
+        &self,
+        size: usize,
+        share: Option<&Arc<Share>>,
+    ) -> Result<Reservation, PublishError> {
         let reservation = self.ring.reserve(size, share);
         // Looked at after reserving, as a drain waits for all that reserved before it began.
         if self.phase() != Phase::Open {
             return Err(PublishError::Closed);
         }
-        let reservation = reservation.ok_or(PublishError::Overloaded)?;
-        let Some((reach, load)) = load() else { return Ok(0) };
+        reservation.ok_or(PublishError::Overloaded)
+    }
+
+    fn send(&self, reservation: Reservation, load: Load) {
         self.stats.admit(&load);
         self.ring.send(reservation, load);
-        Ok(reach)
     }
 }
 
@@ -343,3 +421,9 @@ impl Drop for StopOnDrop {
         self.0.advance(Phase::Stopped);
     }
 }
+
+/// The channel that the chat is.
+const CHAT: &str = "chat";
+
+/// Channels of a node at most.
+const CHANNELS_MAX: usize = 1 << 20;

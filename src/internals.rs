@@ -9,7 +9,8 @@ use crate::message::Message;
 use crate::outbox::Budget;
 use crate::pump::{Batch, Turn};
 pub use crate::registry::{ConnectionId, Duty, Presence, Registry, Targets};
-use crate::ring::{Load, Receiver, Ring};
+use crate::ring::{Audience, Load, Receiver, Ring};
+use crate::subscribers::Subscribers;
 use crate::user::Identity;
 
 /// A shard without sockets, from publish to outboxes.
@@ -18,6 +19,7 @@ pub struct FanOut {
     ring: Ring,
     receiver: Receiver,
     connections: Connections,
+    subscribers: Subscribers,
     budget: Rc<Budget>,
     batch: Batch,
 }
@@ -31,13 +33,21 @@ impl FanOut {
         for _ in 0..connections {
             slab.insert(0, |id| Connection::new(id, identity.clone(), 0, Life::default()));
         }
-        Self { ring, receiver, connections: slab, budget: Rc::default(), batch: Batch::default() }
+        Self {
+            ring,
+            receiver,
+            connections: slab,
+            subscribers: Subscribers::default(),
+            budget: Rc::default(),
+            batch: Batch::default(),
+        }
     }
 
     /// Admits one broadcast; false without room.
     pub fn publish(&self, message: &Message) -> bool {
         let Some(reservation) = self.ring.reserve(message.len(), None) else { return false };
-        self.ring.send(reservation, Load::Broadcast(message.frame().clone()));
+        message.frame();
+        self.ring.send(reservation, Load::Broadcast(message.clone(), Audience::Everyone, None));
         true
     }
 
@@ -46,8 +56,9 @@ impl FanOut {
         while let Some(entry) = self.receiver.try_recv() {
             self.batch.take(entry);
         }
-        let Self { connections, budget, batch, .. } = self;
-        let turn = Turn { shard: 0, connections, budget, max_bytes: usize::MAX, now: 1 };
+        let Self { connections, subscribers, budget, batch, .. } = self;
+        let turn =
+            Turn { shard: 0, connections, subscribers, budget, max_bytes: usize::MAX, now: 1 };
         let deliveries = turn.deliver(batch).deliveries;
         batch.clear();
         deliveries

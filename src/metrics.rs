@@ -57,7 +57,7 @@ pub(crate) struct HubStats {
 impl HubStats {
     pub(crate) fn admit(&self, load: &Load) {
         match load {
-            Load::Broadcast(_) => self.broadcasts.increment(),
+            Load::Broadcast(..) | Load::Post(_) => self.broadcasts.increment(),
             Load::Close(..) => self.disconnects.increment(),
             Load::Unicast(..) => self.unicasts.increment(),
             Load::Probe(_) => {}

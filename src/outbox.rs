@@ -66,9 +66,9 @@ impl Burst {
         }
     }
 
-    /// The begin of frame number `index`.
+    /// The begin of frame number `index`, or the end for the number after the last.
     pub(crate) fn frame_start(&self, index: usize) -> u32 {
-        if index == 0 { 0 } else { self.ends[index - 1] }
+        if index == 0 { 0 } else { self.ends.get(index - 1).copied().unwrap_or(self.len()) }
     }
 
     fn new(

@@ -72,8 +72,8 @@ impl Unsettled {
                     self.lingering.push_back((until, user.clone()));
                     return announced;
                 }
-                Presence::Joined(name) => hub.tell(|count| chat::joined(user, &name, count)),
-                Presence::Left(name) => hub.tell(|count| chat::left(user, &name, count)),
+                Presence::Joined(name) => hub.announce(|count| chat::joined(user, &name, count)),
+                Presence::Left(name) => hub.announce(|count| chat::left(user, &name, count)),
             };
             match told {
                 Told::Announced => announced = true,
@@ -115,7 +115,7 @@ enum Told {
 }
 
 impl Inner {
-    fn tell(&self, message: impl FnOnce(usize) -> Message) -> Told {
+    fn announce(&self, message: impl FnOnce(usize) -> Message) -> Told {
         if !self.crowd.announces() {
             return Told::Counted;
         }
@@ -124,7 +124,7 @@ impl Inner {
             self.crowd.is_count_due.store(true, Ordering::Relaxed);
             return Told::Counted;
         }
-        match self.publish(&message(present), None) {
+        match self.say(&message(present), None) {
             Err(PublishError::Overloaded) => Told::Refused,
             // A hub that closes has no one left to tell.
             Ok(_) | Err(_) => Told::Announced,
@@ -146,7 +146,7 @@ impl Inner {
             return;
         }
         crowd.is_count_due.store(false, Ordering::Relaxed);
-        if self.publish(&chat::count(self.registry.present_users()), None).is_err() {
+        if self.say(&chat::count(self.registry.present_users()), None).is_err() {
             crowd.is_count_due.store(true, Ordering::Relaxed);
         }
     }

@@ -12,12 +12,17 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::channel::ChannelId;
 use crate::close::CloseReason;
 use crate::connection::{Connection, Connections};
+use crate::message::Encoding;
 use crate::outbox::{Budget, Burst, Push};
 use crate::registry::Targets;
-use crate::ring::{Entry, Load, Receiver};
+use crate::ring::{Audience, Entry, Load, Receiver};
 use crate::shard::Shard;
+use crate::subscribers::Subscribers;
+
+mod channels;
 
 /// Pumps until the hub is gone: one burst a turn, then the writers' turn.
 pub(crate) async fn run(shard: Rc<Shard>, mut ring: Receiver) {
@@ -42,9 +47,11 @@ pub(crate) struct Batch {
 
 impl Batch {
     pub(crate) fn take(&mut self, entry: Arc<Entry>) {
-        if let Load::Broadcast(frame) = &entry.load {
-            self.bytes += frame.len();
-        }
+        self.bytes += match &entry.load {
+            Load::Broadcast(message, ..) => message.len() + FRAME_HEADER_MAX,
+            Load::Post(post) => post.publication.data.len() + FRAME_HEADER_MAX,
+            Load::Close(..) | Load::Probe(_) | Load::Unicast(..) => 0,
+        };
         self.entries.push(entry);
     }
 
@@ -63,12 +70,15 @@ pub(crate) struct Outcome {
     pub(crate) stale: u64,
     /// Connections to close, in order. A slow consumer may stand here more than once.
     pub(crate) closes: Vec<(Rc<Connection>, CloseReason)>,
+    /// Channels of which something never came.
+    pub(crate) gaps: Vec<ChannelId>,
 }
 
 /// One turn's work on the connections, apart from shard and sockets so that it can be tested.
 pub(crate) struct Turn<'a> {
     pub(crate) shard: u16,
     pub(crate) connections: &'a Connections,
+    pub(crate) subscribers: &'a Subscribers,
     pub(crate) budget: &'a Rc<Budget>,
     pub(crate) max_bytes: usize,
     pub(crate) now: u64,
@@ -79,41 +89,55 @@ impl Turn<'_> {
     /// between them first gets the burst up to there, so that order holds.
     pub(crate) fn deliver(&self, batch: &Batch) -> Outcome {
         let mut outcome = Outcome::default();
-        let burst = self.join(batch);
-        self.address(batch, burst.as_ref(), &mut outcome);
-        if let Some(burst) = burst {
-            self.fan_out(batch, &burst, &mut outcome);
+        let bursts = Encoding::ALL.map(|encoding| self.join_broadcasts(batch, encoding));
+        self.address(batch, &bursts, &mut outcome);
+        if bursts.iter().any(Option::is_some) {
+            self.fan_out(batch, &bursts, &mut outcome);
         }
+        self.post(batch, &mut outcome);
         outcome
     }
 
-    /// The broadcasts of a batch as one burst.
-    fn join(&self, batch: &Batch) -> Option<Rc<Burst>> {
-        let mut frames = broadcasts(batch);
+    /// The broadcasts of a batch as one burst, if anyone has them in that encoding.
+    fn join_broadcasts(&self, batch: &Batch, encoding: Encoding) -> Option<Rc<Burst>> {
+        if !self.connections.speak(encoding) {
+            return None;
+        }
+        self.join(broadcasts(batch, encoding), batch.bytes)
+    }
+
+    /// Frames as one burst of about so many bytes.
+    fn join<'b>(
+        &self,
+        mut frames: impl Iterator<Item = &'b Bytes>,
+        bytes: usize,
+    ) -> Option<Rc<Burst>> {
         let first = frames.next()?;
         let Some(second) = frames.next() else {
             return Some(Burst::lone(first.clone(), self.now, self.budget));
         };
-        let mut bytes = Vec::with_capacity(batch.bytes);
-        let mut ends = Vec::with_capacity(batch.entries.len());
+        let mut joined = Vec::with_capacity(bytes);
+        let mut ends = Vec::with_capacity(frames.size_hint().1.unwrap_or(0) + 2);
         for frame in [first, second].into_iter().chain(frames) {
-            bytes.extend_from_slice(frame);
-            ends.push(bytes.len() as u32);
+            joined.extend_from_slice(frame);
+            ends.push(joined.len() as u32);
         }
-        Some(Burst::joined(bytes, ends, self.now, self.budget))
+        Some(Burst::joined(joined, ends, self.now, self.budget))
     }
 
     /// The rest of the burst to every connection.
-    fn fan_out(&self, batch: &Batch, burst: &Rc<Burst>, outcome: &mut Outcome) {
-        let (frames, end) = (burst.frames_from(0) as u64, burst.len());
+    fn fan_out(&self, batch: &Batch, bursts: &Bursts, outcome: &mut Outcome) {
+        let frames = bursts.each_ref().map(|burst| burst.as_ref().map_or(0, |b| b.frames_from(0)));
         for (_, connection) in &*self.connections.slots() {
+            let encoding = connection.encoding as usize;
+            let Some(burst) = &bursts[encoding] else { continue };
             let start = begin(connection, batch, burst);
             connection.given.set(0);
-            if start >= end {
+            if start >= burst.len() {
                 continue;
             }
-            match connection.outbox.borrow_mut().push(burst, start, end, self.max_bytes) {
-                Push::Queued if start == 0 => outcome.deliveries += frames,
+            match connection.outbox.borrow_mut().push(burst, start, burst.len(), self.max_bytes) {
+                Push::Queued if start == 0 => outcome.deliveries += frames[encoding] as u64,
                 Push::Queued => outcome.deliveries += burst.frames_from(start) as u64,
                 Push::Full => outcome.closes.push((connection.clone(), CloseReason::SLOW)),
                 Push::Closing => {}
@@ -122,28 +146,33 @@ impl Turn<'_> {
     }
 
     /// What goes to some connections only, in the order of the batch.
-    fn address(&self, batch: &Batch, burst: Option<&Rc<Burst>>, outcome: &mut Outcome) {
-        let mut before = 0;
+    fn address(&self, batch: &Batch, bursts: &Bursts, outcome: &mut Outcome) {
+        // Broadcasts so far, as each encoding counts them.
+        let mut before = [0; Encoding::ALL.len()];
         for entry in &batch.entries {
+            for encoding in Encoding::ALL {
+                before[encoding as usize] += usize::from(is_broadcast(entry, encoding));
+            }
             match &entry.load {
-                Load::Broadcast(frame) => before += frame.len() as u32,
+                Load::Broadcast(..) | Load::Post(_) => {}
                 Load::Probe(probe) => probe.arrive(),
-                Load::Unicast(targets, frame) => {
-                    let living = self.living(targets, &mut outcome.stale);
-                    if living.is_empty() {
-                        continue;
-                    }
-                    let unicast = Burst::lone(frame.clone(), self.now, self.budget);
-                    for connection in living {
-                        self.catch_up(&connection, batch, burst, before, outcome);
+                Load::Unicast(targets, message) => {
+                    let mut unicasts = [const { None }; Encoding::ALL.len()];
+                    for connection in self.living(targets, &mut outcome.stale) {
+                        self.catch_up(&connection, batch, bursts, &before, outcome);
                         if connection.given.get() != CLOSED {
-                            self.push(&connection, &unicast, 0, unicast.len(), outcome);
+                            let encoding = connection.encoding;
+                            let unicast = unicasts[encoding as usize].get_or_insert_with(|| {
+                                let frame = message.encoded(encoding).clone();
+                                Burst::lone(frame, self.now, self.budget)
+                            });
+                            self.push(&connection, unicast, 0, unicast.len(), outcome);
                         }
                     }
                 }
                 Load::Close(targets, reason) => {
                     for connection in self.living(targets, &mut outcome.stale) {
-                        self.catch_up(&connection, batch, burst, before, outcome);
+                        self.catch_up(&connection, batch, bursts, &before, outcome);
                         connection.given.set(CLOSED);
                         outcome.closes.push((connection, reason.clone()));
                     }
@@ -152,20 +181,21 @@ impl Turn<'_> {
         }
     }
 
-    /// Gives a connection the burst up to byte `before`, as far as it has not had it.
+    /// Gives a connection its burst up to what came before, as far as it has not had it.
     fn catch_up(
         &self,
         connection: &Rc<Connection>,
         batch: &Batch,
-        burst: Option<&Rc<Burst>>,
-        before: u32,
+        bursts: &Bursts,
+        before: &[usize],
         outcome: &mut Outcome,
     ) {
-        let Some(burst) = burst else { return };
-        let start = begin(connection, batch, burst);
-        if start < before {
-            connection.given.set(before);
-            self.push(connection, burst, start, before, outcome);
+        let encoding = connection.encoding as usize;
+        let Some(burst) = &bursts[encoding] else { return };
+        let (start, end) = (begin(connection, batch, burst), burst.frame_start(before[encoding]));
+        if start < end {
+            connection.given.set(end);
+            self.push(connection, burst, start, end, outcome);
         }
     }
 
@@ -198,31 +228,49 @@ impl Turn<'_> {
 /// The first byte of the burst that a connection has not had and is to have.
 fn begin(connection: &Connection, batch: &Batch, burst: &Burst) -> u32 {
     let given = connection.given.get();
-    if connection.since <= batch.entries[0].position {
+    if connection.since.get() <= batch.entries[0].position {
         return given;
     }
-    given.max(unseen(batch, burst, connection.since))
+    given.max(unseen(batch, burst, connection))
 }
 
-fn broadcasts(batch: &Batch) -> impl Iterator<Item = &Bytes> {
-    batch.entries.iter().filter_map(|entry| match &entry.load {
-        Load::Broadcast(frame) => Some(frame),
-        Load::Close(..) | Load::Probe(_) | Load::Unicast(..) => None,
+/// The frames that a batch brings to everyone of an encoding; each is encoded now at the latest.
+fn broadcasts(batch: &Batch, encoding: Encoding) -> impl Iterator<Item = &Bytes> {
+    let entries = batch.entries.iter().filter(move |entry| is_broadcast(entry, encoding));
+    entries.filter_map(move |entry| match &entry.load {
+        Load::Broadcast(message, ..) => Some(message.encoded(encoding)),
+        Load::Close(..) | Load::Post(_) | Load::Probe(_) | Load::Unicast(..) => None,
     })
 }
 
-/// Bytes at the burst's begin that were admitted before a connection opened.
-fn unseen(batch: &Batch, burst: &Burst, since: u64) -> u32 {
-    let is_broadcast = |entry: &&Arc<Entry>| matches!(entry.load, Load::Broadcast(_));
-    let mut entries = batch.entries.iter().filter(is_broadcast);
-    entries.position(|entry| entry.position >= since).map_or(burst.len(), |i| burst.frame_start(i))
+/// Whether an entry goes to everyone of an encoding.
+fn is_broadcast(entry: &Entry, encoding: Encoding) -> bool {
+    match &entry.load {
+        Load::Broadcast(_, Audience::Everyone, _) => true,
+        Load::Broadcast(_, Audience::Chat, _) => encoding == Encoding::Raw,
+        Load::Close(..) | Load::Post(_) | Load::Probe(_) | Load::Unicast(..) => false,
+    }
 }
+
+/// Bytes at the burst's begin that were admitted before a connection opened.
+fn unseen(batch: &Batch, burst: &Burst, connection: &Connection) -> u32 {
+    let entries = batch.entries.iter();
+    let mut entries = entries.filter(|entry| is_broadcast(entry, connection.encoding));
+    let first_seen = entries.position(|entry| entry.position >= connection.since.get());
+    first_seen.map_or(burst.len(), |index| burst.frame_start(index))
+}
+
+/// A batch's broadcasts in each encoding that someone there has.
+type Bursts = [Option<Rc<Burst>>; Encoding::ALL.len()];
 
 /// Bytes after which a burst is closed: as much as one send usefully carries.
 const BURST_BYTES: usize = 64 << 10;
 
 /// Entries after which a turn ends, so that a flood of small ones does not hold up the writers.
 const BURST_ENTRIES: usize = 1024;
+
+/// Bytes of a frame's header at most (RFC 6455 section 5.2), unmasked.
+const FRAME_HEADER_MAX: usize = 10;
 
 /// Stands in [`Connection::given`] for a connection that the batch closes: whatever comes after
 /// was made after the close.
@@ -236,6 +284,7 @@ mod tests {
 
     use super::*;
     use crate::connection::Life;
+    use crate::message::Message;
     use crate::registry::Registry;
     use crate::ring::{Probe, Ring};
     use crate::user::{Identity, UserId};
@@ -245,6 +294,7 @@ mod tests {
         ring: Ring,
         receiver: Receiver,
         connections: Connections,
+        subscribers: Subscribers,
         registry: Registry,
         budget: Rc<Budget>,
     }
@@ -254,8 +304,8 @@ mod tests {
             let ring = Ring::new(1024, 1 << 20);
             let receiver = ring.subscribe();
             let registry = Registry::new(Duration::ZERO);
-            let (connections, budget) = (Connections::default(), Rc::default());
-            Self { ring, receiver, connections, registry, budget }
+            let (connections, subscribers) = Default::default();
+            Self { ring, receiver, connections, subscribers, registry, budget: Rc::default() }
         }
 
         fn connect(&self, user: i32) -> Rc<Connection> {
@@ -269,12 +319,12 @@ mod tests {
         }
 
         fn broadcast(&self, frame: &str) {
-            self.send(Load::Broadcast(Bytes::copy_from_slice(frame.as_bytes())));
+            self.send(Load::Broadcast(Message::text(frame), Audience::Everyone, None));
         }
 
         fn unicast(&self, user: i32, frame: &str) {
             let targets = self.registry.targets(&UserId::from(user)).unwrap();
-            self.send(Load::Unicast(targets, Bytes::copy_from_slice(frame.as_bytes())));
+            self.send(Load::Unicast(targets, Message::text(frame)));
         }
 
         fn close(&self, user: i32) {
@@ -291,8 +341,8 @@ mod tests {
             while let Some(entry) = self.receiver.try_recv() {
                 batch.take(entry);
             }
-            let Self { connections, budget, .. } = &*self;
-            Turn { shard: 0, connections, budget, max_bytes, now: 1 }.deliver(&batch)
+            let Self { connections, subscribers, budget, .. } = &*self;
+            Turn { shard: 0, connections, subscribers, budget, max_bytes, now: 1 }.deliver(&batch)
         }
     }
 
@@ -304,7 +354,18 @@ mod tests {
             let length = outbox.front().len();
             outbox.advance(length);
         }
-        String::from_utf8(taken).unwrap()
+        payloads(&taken)
+    }
+
+    /// What the frames hold, all of them shorter than 126 bytes.
+    fn payloads(mut frames: &[u8]) -> String {
+        let mut text = String::new();
+        while let [_, length, rest @ ..] = frames {
+            let (payload, rest) = rest.split_at((*length).into());
+            text.push_str(std::str::from_utf8(payload).unwrap());
+            frames = rest;
+        }
+        text
     }
 
     #[test]

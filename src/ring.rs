@@ -9,11 +9,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
-use bytes::Bytes;
 use tokio::sync::broadcast::{self, error::RecvError, error::TryRecvError};
 use tokio::sync::{Notify, futures::Notified};
 
+use crate::channel::ChannelId;
+use crate::channel::publication::Publication;
 use crate::close::CloseReason;
+#[cfg(doc)]
+use crate::message::Encoding;
+use crate::message::Message;
 use crate::registry::Targets;
 
 /// One admitted publish, shared by every shard.
@@ -29,14 +33,34 @@ pub(crate) struct Entry {
 /// What an entry brings, and to whom.
 #[derive(Debug)]
 pub(crate) enum Load {
-    /// A frame for every connection.
-    Broadcast(Bytes),
+    /// A message for all, and what the subscribers of the chat's channel get of it.
+    Broadcast(Message, Audience, Option<Post>),
     /// A close for some connections.
     Close(Targets, CloseReason),
     /// Nothing: shows that every shard's pump still turns.
     Probe(Arc<Probe>),
-    /// A frame for some connections.
-    Unicast(Targets, Bytes),
+    /// Something for the subscribers of a channel.
+    Post(Post),
+    /// A message for some connections.
+    Unicast(Targets, Message),
+}
+
+/// Who all are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Audience {
+    /// Those who chat: the connections of [`Encoding::Raw`].
+    Chat,
+    /// Every connection.
+    Everyone,
+}
+
+/// What a channel's subscribers get.
+#[derive(Debug)]
+pub(crate) struct Post {
+    pub(crate) channel: ChannelId,
+    /// Its number among the channel's posts, from 1 and without a gap.
+    pub(crate) sequence: u64,
+    pub(crate) publication: Arc<Publication>,
 }
 
 /// The publishers' side.
@@ -288,7 +312,7 @@ mod tests {
 
     fn broadcast(ring: &Ring) -> bool {
         let Some(reservation) = ring.reserve(36, None) else { return false };
-        ring.send(reservation, Load::Broadcast(Bytes::from_static(b"frame")));
+        ring.send(reservation, Load::Broadcast(Message::text("frame"), Audience::Everyone, None));
         true
     }
 

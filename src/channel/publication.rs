@@ -1,0 +1,57 @@
+//! One message on a channel, and what each protocol makes of it, at most once.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+
+use crate::frame::{self, Opcode};
+use crate::message::Encoding;
+use crate::protocol::centrifuge::{self, ClientInfo};
+
+/// What was published to a channel; shared by everyone who receives or remembers it.
+#[derive(Debug)]
+pub(crate) struct Publication {
+    pub(crate) channel: Arc<str>,
+    /// JSON, as it was given.
+    pub(crate) data: Bytes,
+    /// Its place in the channel's stream, from 1; 0 where the channel has no history.
+    pub(crate) offset: u64,
+    /// Whose connection published it, if one did.
+    pub(crate) info: Option<Arc<ClientInfo>>,
+    /// What a backend attached.
+    pub(crate) tags: BTreeMap<String, String>,
+    raw: OnceLock<Bytes>,
+    centrifuge: OnceLock<Bytes>,
+}
+
+impl Publication {
+    /// A publication without a place yet.
+    pub(crate) fn new(channel: Arc<str>, data: Bytes) -> Self {
+        Self {
+            channel,
+            data,
+            offset: 0,
+            info: None,
+            tags: BTreeMap::new(),
+            raw: OnceLock::new(),
+            centrifuge: OnceLock::new(),
+        }
+    }
+
+    /// The same at its place in the stream.
+    pub(crate) fn at(self, offset: u64) -> Self {
+        Self { offset, ..self }
+    }
+
+    /// The publication as one frame of an encoding.
+    pub(crate) fn encoded(&self, encoding: Encoding) -> &Bytes {
+        match encoding {
+            Encoding::Raw => self.raw.get_or_init(|| frame::encode(Opcode::Text, &self.data)),
+            Encoding::Centrifuge => self.centrifuge.get_or_init(|| {
+                let push = centrifuge::publication_push(self);
+                frame::encode(Opcode::Text, push.as_bytes())
+            }),
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! A shard's side of channels: which of its connections get what is published.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use slab::Slab;
+
+use crate::channel::ChannelId;
+use crate::connection::Connection;
+
+/// A shard's subscriptions, by channel.
+#[derive(Debug, Default)]
+pub(crate) struct Subscribers(RefCell<HashMap<ChannelId, OfChannel>>);
+
+/// The subscribers of one channel.
+#[derive(Debug)]
+pub(crate) struct OfChannel {
+    subscribers: Slab<Subscriber>,
+    /// The number of the channel's latest entry that this shard has seen, or that its first
+    /// subscriber began after.
+    seen: Cell<u64>,
+}
+
+/// One subscription, as the pump sees it.
+#[derive(Debug)]
+pub(crate) struct Subscriber {
+    pub(crate) connection: Rc<Connection>,
+    /// Entries up to this number are not for it.
+    pub(crate) since: u64,
+}
+
+impl Subscribers {
+    /// Adds a subscription that begins after entry number `since`; returns its slot.
+    pub(crate) fn insert(
+        &self,
+        channel: ChannelId,
+        connection: &Rc<Connection>,
+        since: u64,
+    ) -> usize {
+        let mut channels = self.0.borrow_mut();
+        let new = || OfChannel { subscribers: Slab::new(), seen: Cell::new(since) };
+        let subscriber = Subscriber { connection: connection.clone(), since };
+        channels.entry(channel).or_insert_with(new).subscribers.insert(subscriber)
+    }
+
+    /// Removes a subscription.
+    pub(crate) fn remove(&self, channel: ChannelId, slot: usize) {
+        let mut channels = self.0.borrow_mut();
+        let Some(of_channel) = channels.get_mut(&channel) else { return };
+        of_channel.subscribers.try_remove(slot);
+        if of_channel.subscribers.is_empty() {
+            channels.remove(&channel);
+        }
+    }
+
+    /// Runs `work` on a channel's subscribers, if there are any.
+    pub(crate) fn with(&self, channel: ChannelId, work: impl FnOnce(&OfChannel)) {
+        if let Some(of_channel) = self.0.borrow().get(&channel) {
+            work(of_channel);
+        }
+    }
+}
+
+impl OfChannel {
+    /// All of them.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Subscriber> {
+        self.subscribers.iter().map(|(_, subscriber)| subscriber)
+    }
+
+    /// Takes note of the entries `first..=last`; false if some before them never came.
+    pub(crate) fn see(&self, first: u64, last: u64) -> bool {
+        let seen = self.seen.get();
+        self.seen.set(seen.max(last));
+        first <= seen + 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of_channel(seen: u64) -> OfChannel {
+        OfChannel { subscribers: Slab::new(), seen: Cell::new(seen) }
+    }
+
+    #[test]
+    fn entries_from_before_the_first_subscriber_are_no_gap() {
+        let of_channel = of_channel(5);
+        assert!(of_channel.see(4, 4) && of_channel.see(5, 7) && of_channel.see(8, 8));
+    }
+
+    #[test]
+    fn a_missing_entry_is_a_gap_once() {
+        let of_channel = of_channel(5);
+        assert!(!of_channel.see(7, 8));
+        assert!(of_channel.see(9, 9));
+    }
+}
