@@ -37,8 +37,12 @@ impl CloseReason {
     pub const WRITE_ERROR: Self = Self::known(3009, "write error");
     /// 3012: no sign of life within `heartbeat.timeout` of a ping.
     pub const NO_PONG: Self = Self::evicting(3012, "no pong");
+    /// 3500: the token of a `connect` command is invalid; do not come back with it.
+    pub const INVALID_TOKEN: Self = Self::known(3500, "invalid token");
     /// 3501: a message was begun and not finished within `limits.message_timeout`.
     pub const BAD_REQUEST: Self = Self::known(3501, "bad request");
+    /// 3502: a peer of the Centrifuge protocol did not say who it is in time.
+    pub const STALE: Self = Self::known(3502, "stale");
     /// 3503: a backend disconnected the user; do not come back.
     pub const FORCE_DISCONNECT: Self = Self::known(3503, "force disconnect");
     /// 3509: ten errors within ten seconds.

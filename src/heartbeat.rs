@@ -11,7 +11,9 @@ use crate::close::CloseReason;
 use crate::config::Config;
 use crate::connection::Connection;
 use crate::frame::{self, Opcode};
+use crate::message::Encoding;
 use crate::outbox::Burst;
+use crate::protocol::centrifuge;
 use crate::shard::Shard;
 
 /// Sweeps for as long as the shard lives.
@@ -94,8 +96,11 @@ impl Sweep {
     /// Why a connection must close, if it must.
     fn judge(&self, connection: &Connection, now: Millis, wall: SystemTime) -> Option<CloseReason> {
         let life = &connection.life;
-        if connection.identity.expires.is_some_and(|expires| expires <= wall) {
+        if life.expires.get().is_some_and(|expires| expires <= wall) {
             return Some(CloseReason::EXPIRED);
+        }
+        if (1..=now).contains(&life.stale_at.get()) {
+            return Some(CloseReason::STALE);
         }
         let is_over = |since: Millis, limit| now.saturating_sub(since) > limit;
         if connection.outbox.borrow().oldest().is_some_and(|at| is_over(at, self.outbox_age)) {
@@ -118,7 +123,11 @@ impl Sweep {
             return;
         }
         connection.life.ping_due.set(now + self.interval);
-        let ping = Burst::ping(frame::encode(Opcode::Ping, b""), now, &shard.budget);
+        let frame = match connection.encoding {
+            Encoding::Raw => frame::encode(Opcode::Ping, b""),
+            Encoding::Centrifuge => frame::encode(Opcode::Text, centrifuge::PING.as_bytes()),
+        };
+        let ping = Burst::ping(frame, now, &shard.budget);
         connection.outbox.borrow_mut().push_control(&ping);
     }
 }

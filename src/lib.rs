@@ -63,6 +63,8 @@ pub mod protocol;
 pub mod server;
 pub mod user;
 
+mod channel;
+mod client;
 mod clock;
 mod connection;
 mod heartbeat;
@@ -77,6 +79,7 @@ mod registry;
 mod ring;
 mod shard;
 mod socket;
+mod subscribers;
 mod writer;
 
 pub use close::CloseReason;

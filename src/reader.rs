@@ -2,10 +2,12 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, ready};
 
+use crate::client::{Call, Client};
 use crate::clock::Millis;
 use crate::close::CloseReason;
 use crate::connection::Connection;
@@ -34,11 +36,18 @@ enum Step {
     /// The peer is gone.
     End,
     /// A publish waits for room in the ring.
-    Pause(Message),
+    Pause(Waiting),
     /// All input is used up.
     Wait,
     /// The turn is over, not the input.
     Yield,
+}
+
+/// What waits for room.
+enum Waiting {
+    /// Commands from a publish on.
+    Commands(String),
+    Message(Message),
 }
 
 impl Reader {
@@ -46,12 +55,12 @@ impl Reader {
         shard: Rc<Shard>,
         connection: Rc<Connection>,
         socket: Rc<Socket>,
-        protocol: Box<dyn Protocol>,
+        speaker: Speaker,
         early: &[u8],
     ) -> Self {
         let message_bytes = shard.hub.config.limits.message_bytes;
         let decoder = Decoder::new(frame::Limits { message_bytes });
-        let dialog = Dialog { shard, connection, protocol, share: None, faults: Faults::default() };
+        let dialog = Dialog { shard, connection, speaker, share: None, faults: Faults::default() };
         Self { socket, decoder, dialog, rest: early.to_vec(), is_deaf: false }
     }
 
@@ -74,8 +83,8 @@ impl Reader {
             match step {
                 Step::End => return,
                 // Boxed, as every connection's task would else hold room for this rare wait.
-                Step::Pause(message) => {
-                    Box::pin(self.dialog.publish_when_there_is_room(message)).await;
+                Step::Pause(waiting) => {
+                    Box::pin(self.dialog.wait_for_room(waiting)).await;
                 }
                 Step::Wait => {}
                 Step::Yield => tokio::task::yield_now().await,
@@ -201,11 +210,17 @@ impl Drop for Reader {
     }
 }
 
+/// Who answers for the server.
+pub(crate) enum Speaker {
+    Client(Client),
+    Raw(Box<dyn Protocol>),
+}
+
 /// The connection's side of the talk.
 struct Dialog {
     shard: Rc<Shard>,
     connection: Rc<Connection>,
-    protocol: Box<dyn Protocol>,
+    speaker: Speaker,
     share: Option<Arc<Share>>,
     faults: Faults,
 }
@@ -219,25 +234,48 @@ impl Dialog {
         }
         // Any frame is a sign of life.
         self.connection.life.pinged.set(0);
-        let reaction = match item {
-            Item::Text(text) => self.receive(Received::Text(&text)),
-            Item::Binary(payload) => self.receive(Received::Binary(&payload)),
-            Item::Ping(payload) => {
-                self.pong(&payload);
-                return None;
+        match item {
+            Item::Text(text) => return self.receive(Received::Text(&text)),
+            Item::Binary(payload) => return self.receive(Received::Binary(&payload)),
+            Item::Ping(payload) => self.pong(&payload),
+            Item::Close(code) => self.shard.answer_close(&self.connection, code),
+            Item::Fragment | Item::Pong => {}
+        }
+        None
+    }
+
+    fn receive(&mut self, message: Received<'_>) -> Option<Step> {
+        self.shard.stats().received();
+        match (&mut self.speaker, message) {
+            (Speaker::Raw(protocol), message) => {
+                let reaction = protocol.receive(message);
+                self.react(reaction)
             }
-            Item::Close(code) => {
-                self.shard.answer_close(&self.connection, code);
-                return None;
+            (Speaker::Client(_), Received::Text(frame)) => {
+                self.command(frame, false).map(Step::Pause)
             }
-            Item::Fragment | Item::Pong => return None,
-        };
+            (Speaker::Client(_), Received::Binary(_)) => {
+                self.close(&CloseReason::BAD_REQUEST);
+                None
+            }
+        }
+    }
+
+    /// Has a client's commands carried out; gives back what waits for room.
+    fn command(&mut self, frame: &str, is_last_try: bool) -> Option<Waiting> {
+        let Speaker::Client(client) = &mut self.speaker else { return None };
+        let share = self.share.get_or_insert_default();
+        let call = Call { shard: &self.shard, connection: &self.connection, share };
+        client.receive(&call, frame, is_last_try).map(Waiting::Commands)
+    }
+
+    fn react(&mut self, reaction: Reaction) -> Option<Step> {
         let max = self.shard.hub.config.limits.message_bytes + chat::ENVELOPE_BYTES_MAX;
         match reaction {
             Reaction::Broadcast(message) | Reaction::Reply(message) if message.len() > max => {
                 self.close(&CloseReason::MESSAGE_TOO_BIG);
             }
-            Reaction::Broadcast(message) => return self.publish(message),
+            Reaction::Broadcast(message) => return self.publish(message).map(Step::Pause),
             Reaction::Close(reason) => self.close(&reason),
             Reaction::Ignore => {}
             Reaction::Refuse(message) => self.refuse(&message),
@@ -246,43 +284,51 @@ impl Dialog {
         None
     }
 
-    fn receive(&mut self, message: Received<'_>) -> Reaction {
-        self.shard.stats().received();
-        self.protocol.receive(message)
-    }
-
-    fn publish(&mut self, message: Message) -> Option<Step> {
+    /// Publishes, or gives the message back without room.
+    fn publish(&mut self, message: Message) -> Option<Waiting> {
         let share = self.share.get_or_insert_default();
-        match self.shard.hub.publish(&message, Some(share)) {
-            Err(PublishError::Overloaded) => Some(Step::Pause(message)),
+        match self.shard.hub.say(&message, Some(share)) {
+            Err(PublishError::Overloaded) => Some(Waiting::Message(message)),
             // A hub that closes tells its peers by the close itself.
             Ok(_) | Err(_) => None,
         }
     }
 
-    /// Reads no further until the ring has room, for a time; then the publish is refused.
-    async fn publish_when_there_is_room(&mut self, message: Message) {
-        let share = self.share.get_or_insert_default().clone();
-        let hub = self.shard.hub.clone();
-        let life = &self.connection.life;
-        life.is_paused.set(true);
-        let admitted = async {
-            let mut freed = hub.ring.freed();
-            while hub.publish(&message, Some(&share)) == Err(PublishError::Overloaded) {
-                freed.wait().await;
+    /// Reads no further until the ring has room, for a time; then what waits is refused.
+    async fn wait_for_room(&mut self, waiting: Waiting) {
+        let (hub, connection) = (self.shard.hub.clone(), self.connection.clone());
+        connection.life.is_paused.set(true);
+        let mut patience = pin!(tokio::time::sleep(hub.config.limits.publish_wait));
+        let mut freed = hub.ring.freed();
+        let mut waiting = self.retry(waiting, false);
+        while let Some(waits) = waiting.take() {
+            tokio::select! {
+                biased;
+                () = connection.closed() => return,
+                () = freed.wait() => waiting = self.retry(waits, false),
+                () = &mut patience => {
+                    waiting = Some(waits);
+                    break;
+                }
             }
-        };
-        let is_admitted = tokio::select! {
-            biased;
-            () = self.connection.closed() => return,
-            () = admitted => true,
-            () = tokio::time::sleep(hub.config.limits.publish_wait) => false,
-        };
-        life.is_paused.set(false);
-        life.pinged.set(0);
-        if !is_admitted {
+        }
+        connection.life.is_paused.set(false);
+        connection.life.pinged.set(0);
+        while let Some(waits) = waiting {
             hub.stats.refuse(PublishError::Overloaded);
-            self.refuse(&chat::overloaded());
+            waiting = self.retry(waits, true);
+        }
+    }
+
+    /// Tries again what waited, and gives back what still does; at the last try it is refused.
+    fn retry(&mut self, waiting: Waiting, is_last_try: bool) -> Option<Waiting> {
+        match waiting {
+            Waiting::Commands(commands) => self.command(&commands, is_last_try),
+            Waiting::Message(_) if is_last_try => {
+                self.refuse(&chat::overloaded());
+                None
+            }
+            Waiting::Message(message) => self.publish(message),
         }
     }
 

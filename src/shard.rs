@@ -14,6 +14,7 @@ use tokio::runtime::{Builder, LocalRuntime};
 use tokio::sync::Notify;
 use tokio::task::spawn_local;
 
+use crate::client::{Client, Subscription};
 use crate::clock::{Clock, Millis, millis};
 use crate::close::CloseReason;
 use crate::config::{Drain, Limits};
@@ -22,17 +23,18 @@ use crate::frame;
 use crate::heartbeat;
 use crate::hub::Inner;
 use crate::inbox::{Adopted, Command};
-use crate::message::Message;
+use crate::message::{Encoding, Message};
 use crate::metrics::ShardStats;
 use crate::outbox::{Budget, Burst, Push};
 use crate::presence::Unsettled;
 use crate::protocol::{Protocol, chat};
 use crate::pump::{self, Batch, Turn};
-use crate::reader::{self, Reader};
-use crate::registry::Duty;
+use crate::reader::{self, Reader, Speaker};
+use crate::registry::{ConnectionId, Duty};
 use crate::ring;
 use crate::server;
 use crate::socket::Socket;
+use crate::subscribers::Subscribers;
 use crate::user::Identity;
 use crate::writer::Writer;
 
@@ -107,6 +109,7 @@ pub(crate) struct Shard {
     pub(crate) hub: Arc<Inner>,
     pub(crate) clock: Clock,
     pub(crate) connections: Connections,
+    pub(crate) subscribers: Subscribers,
     pub(crate) budget: Rc<Budget>,
     /// Where every reader reads into, since none keeps a buffer of its own.
     pub(crate) scratch: RefCell<Box<[u8]>>,
@@ -126,6 +129,7 @@ impl Shard {
             index: index as u16,
             clock: Clock::new(),
             connections: Connections::default(),
+            subscribers: Subscribers::default(),
             budget: Rc::default(),
             scratch: RefCell::new(vec![0; reader::SCRATCH_BYTES].into()),
             unsettled: RefCell::default(),
@@ -151,9 +155,31 @@ impl Shard {
         early: &[u8],
     ) {
         let connection = self.register(identity);
+        self.start(socket, connection, Speaker::Raw(protocol), early);
+    }
+
+    /// The same for a peer of the Centrifuge protocol, which says later who it is.
+    pub(crate) fn open_client(self: &Rc<Self>, socket: Socket, early: &[u8]) {
+        let connection = self.connections.insert(self.index, |id| {
+            let life = self.new_life(id);
+            let patience = self.hub.config.limits.handshake_timeout;
+            life.stale_at.set(self.clock.now() + millis(patience));
+            Connection::unidentified(id, Encoding::Centrifuge, life)
+        });
+        let client = Client::new(uuid::Uuid::new_v4().to_string().into());
+        self.start(socket, connection, Speaker::Client(client), early);
+    }
+
+    fn start(
+        self: &Rc<Self>,
+        socket: Socket,
+        connection: Rc<Connection>,
+        speaker: Speaker,
+        early: &[u8],
+    ) {
         let socket = Rc::new(socket);
         let mut reader =
-            Reader::new(self.clone(), connection.clone(), socket.clone(), protocol, early);
+            Reader::new(self.clone(), connection.clone(), socket.clone(), speaker, early);
         // A method that took the reader would hold it twice, as argument and as variable.
         spawn_local(async move { reader.run().await });
         spawn_local(Writer { shard: self.clone(), connection, socket }.run());
@@ -208,6 +234,7 @@ impl Shard {
         let turn = Turn {
             shard: self.index,
             connections: &self.connections,
+            subscribers: &self.subscribers,
             budget: &self.budget,
             max_bytes: self.hub.config.limits.outbox_bytes,
             now: self.clock.now(),
@@ -296,23 +323,37 @@ impl Shard {
     }
 
     fn register(&self, identity: Identity) -> Rc<Connection> {
-        let now = self.clock.now();
         let since = self.hub.ring.position();
-        let connection = self.connections.insert(self.index, |id| {
-            let ping_due = Cell::new(now + self.first_ping_after(id.slot));
-            let life = Life { ping_due, ..Life::default() };
-            Connection::new(id, identity, since, life)
-        });
+        let connection = self
+            .connections
+            .insert(self.index, |id| Connection::new(id, identity, since, self.new_life(id)));
+        self.admit(&connection);
+        connection
+    }
+
+    /// Counts a connection that is identified, and puts it into the user map.
+    pub(crate) fn admit(&self, connection: &Rc<Connection>) {
+        let Some(Identity { user, name, .. }) = connection.identity() else { return };
         self.hub.connections.fetch_add(1, Ordering::SeqCst);
-        let Identity { user, name, .. } = &connection.identity;
         let duty = self.hub.registry.connect(user, name, connection.id);
         let settle = || self.unsettled.borrow_mut().settle(&self.hub, user);
         let was_announced = duty == Duty::Settle && settle();
-        if self.hub.crowd.announces() && !was_announced {
+        let is_chat = connection.encoding == Encoding::Raw;
+        if is_chat && self.hub.crowd.announces() && !was_announced {
             let count = self.hub.registry.present_users();
-            self.reply(&connection, &chat::joined(user, name, count));
+            self.reply(connection, &chat::joined(user, name, count));
         }
-        connection
+    }
+
+    /// Ends a subscription that its connection has let go of.
+    pub(crate) fn leave(&self, subscription: &Subscription) {
+        self.subscribers.remove(subscription.channel.id, subscription.slot);
+        self.hub.channels.unsubscribe(&subscription.channel, subscription.client.as_deref());
+    }
+
+    fn new_life(&self, id: ConnectionId) -> Life {
+        let ping_due = Cell::new(self.clock.now() + self.first_ping_after(id.slot));
+        Life { ping_due, ..Life::default() }
     }
 
     fn finish(
@@ -338,11 +379,14 @@ impl Shard {
         if !self.connections.remove(connection.id) {
             return false;
         }
-        self.hub.connections.fetch_sub(1, Ordering::SeqCst);
         // Its reader lets go of them as soon as it runs.
         self.budget.subtract(connection.life.partial_bytes.take());
         self.stats().closed(code);
-        let user = &connection.identity.user;
+        for subscription in connection.subscriptions.take().values() {
+            self.leave(subscription);
+        }
+        let Some(Identity { user, .. }) = connection.identity() else { return true };
+        self.hub.connections.fetch_sub(1, Ordering::SeqCst);
         if self.hub.registry.disconnect(user, connection.id) == Duty::Settle {
             self.unsettled.borrow_mut().settle(&self.hub, user);
         }

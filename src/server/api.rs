@@ -32,6 +32,7 @@ pub(super) async fn answer(
         "broadcast_all" => broadcast_all,
         "disconnect" => disconnect,
         "info" => info,
+        "publish" => publish,
         "send_to_user" => send_to_user,
         "user" => user,
         _ => {
@@ -83,6 +84,18 @@ fn broadcast_all(hub: &Inner, body: &[u8]) -> Result<Response<Body>, Fault> {
     }
     let BroadcastAll { data } = parse(body)?;
     connections(hub.broadcast(&Message::text(data.get()))?)
+}
+
+/// Centrifugo's `publish`; what it answers for a channel with history is the publication's place.
+fn publish(hub: &Inner, body: &[u8]) -> Result<Response<Body>, Fault> {
+    #[derive(Deserialize)]
+    struct Publish<'a> {
+        channel: String,
+        #[serde(borrow)]
+        data: &'a RawValue,
+    }
+    let Publish { channel, data } = parse(body)?;
+    connections(hub.post(&channel, data.get().to_owned().into(), None, None)?)
 }
 
 fn send_to_user(hub: &Inner, body: &[u8]) -> Result<Response<Body>, Fault> {

@@ -38,6 +38,12 @@ pub(super) async fn route(
                 upgrade.replace(Some(becomes));
                 response
             }),
+            "/connection/websocket" => {
+                upgrade::client(shard, &request).map(|(response, becomes)| {
+                    upgrade.replace(Some(becomes));
+                    response
+                })
+            }
             "/health" => get(&request).map(|()| plain(StatusCode::OK, "ok\n")),
             "/ready" => match get(&request) {
                 Ok(()) => Ok(ready(shard).await),

@@ -24,6 +24,8 @@ use crate::user::Identity;
 pub(super) enum Upgrade {
     /// A connection to the chat endpoint.
     Chat(Identity),
+    /// A peer of the Centrifuge protocol.
+    Client,
     /// A WebSocket that is told why it may not stay: browsers show a close code to the page, and
     /// a failed handshake not.
     Refuse(CloseReason),
@@ -140,6 +142,16 @@ pub(super) fn chat<B>(
             Ok((response, Upgrade::Refuse(CloseReason::INVALID_TOKEN_CHAT)))
         }
     }
+}
+
+/// `GET /connection/websocket`: the token comes later, in a command.
+pub(super) fn client<B>(
+    shard: &Shard,
+    request: &Request<B>,
+) -> Result<(Response<Body>, Upgrade), Fault> {
+    let stats = &shard.hub.stats;
+    let response = accept(request).inspect_err(|error| stats.fail_handshake(error.label()))?;
+    Ok((response, Upgrade::Client))
 }
 
 /// The token from wherever it may be, and whether the answer must pick our subprotocol.
