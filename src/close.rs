@@ -30,11 +30,15 @@ impl CloseReason {
     pub const SHUTDOWN: Self = Self::known(3001, "shutdown");
     /// 3005: the token expired; come back with a new one.
     pub const EXPIRED: Self = Self::known(3005, "expired");
+    /// 3006: the token of a subscription that the server made expired; come back with a new one.
+    pub const SUBSCRIPTION_EXPIRED: Self = Self::known(3006, "subscription expired");
     /// 3008: a slow consumer: its outbox passed `limits.outbox_bytes`, `limits.outbox_age` or
     /// its share of `limits.memory`.
     pub const SLOW: Self = Self::evicting(3008, "slow");
     /// 3009: writing to the socket failed; counted, and sent to no one.
     pub const WRITE_ERROR: Self = Self::known(3009, "write error");
+    /// 3010: a subscription that the server made lacks something; come back and recover.
+    pub const INSUFFICIENT_STATE: Self = Self::known(3010, "insufficient state");
     /// 3012: no sign of life within `heartbeat.timeout` of a ping.
     pub const NO_PONG: Self = Self::evicting(3012, "no pong");
     /// 3500: the token of a `connect` command is invalid; do not come back with it.
@@ -92,6 +96,23 @@ impl CloseReason {
     const fn evicting(code: u16, reason: &'static str) -> Self {
         Self { code, reason: Cow::Borrowed(reason), is_eviction: true }
     }
+}
+
+/// Why a subscription ended whose connection goes on: the codes of the Centrifuge protocol, of which
+/// those from 2500 on ask a client to subscribe again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct UnsubscribeReason {
+    pub(crate) code: u32,
+    pub(crate) reason: &'static str,
+}
+
+impl UnsubscribeReason {
+    /// 2000: a backend ended it.
+    pub(crate) const SERVER: Self = Self { code: 2000, reason: "server unsubscribe" };
+    /// 2500: it lacks something.
+    pub(crate) const INSUFFICIENT_STATE: Self = Self { code: 2500, reason: "insufficient state" };
+    /// 2501: its token expired.
+    pub(crate) const EXPIRED: Self = Self { code: 2501, reason: "subscription expired" };
 }
 
 impl fmt::Display for CloseReason {

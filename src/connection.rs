@@ -8,11 +8,11 @@ use std::time::SystemTime;
 
 use slab::Slab;
 
-use crate::client::Subscriptions;
 use crate::clock::Millis;
 use crate::message::Encoding;
 use crate::outbox::Outbox;
 use crate::registry::ConnectionId;
+use crate::subscription::{Subscriptions, Who};
 use crate::user::Identity;
 
 /// What pump, reader, writer and sweep share of one connection.
@@ -21,6 +21,8 @@ pub(crate) struct Connection {
     pub(crate) id: ConnectionId,
     /// Whose it is; set at once, or when its peer says so.
     identity: OnceCell<Identity>,
+    /// The same as channels see it; boxed, as a peer of the chat alone has none.
+    who: OnceCell<Box<Who>>,
     pub(crate) encoding: Encoding,
     pub(crate) outbox: RefCell<Outbox>,
     /// Admissions before this position are not for this connection.
@@ -51,6 +53,20 @@ pub(crate) struct Life {
     pub(crate) stale_at: Cell<Millis>,
     /// When it must close with 3005, if ever.
     pub(crate) expires: Cell<Option<SystemTime>>,
+    /// When the first of its subscriptions must end, if any.
+    pub(crate) subscription_expires: Cell<Option<SystemTime>>,
+    /// Whether it is pinged by frames of RFC 6455 though its protocol has a ping of its own.
+    pub(crate) has_frame_pings: Cell<bool>,
+    /// Whether its protocol's ping went out, and no pong came yet.
+    pub(crate) awaits_pong: Cell<bool>,
+}
+
+impl Life {
+    /// Has the sweep look at the subscriptions then, if not before.
+    pub(crate) fn expire_subscription(&self, at: Option<SystemTime>) {
+        let first = self.subscription_expires.get().into_iter().chain(at).min();
+        self.subscription_expires.set(first);
+    }
 }
 
 impl Connection {
@@ -67,6 +83,7 @@ impl Connection {
         Self {
             id,
             identity: OnceCell::new(),
+            who: OnceCell::new(),
             encoding,
             outbox: RefCell::default(),
             since: Cell::new(u64::MAX),
@@ -88,6 +105,17 @@ impl Connection {
     /// Whose it is, if that is known yet.
     pub(crate) fn identity(&self) -> Option<&Identity> {
         self.identity.get()
+    }
+
+    /// Says who it is to channels, once.
+    pub(crate) fn introduce(&self, who: Who) {
+        // It is asked before whether it was introduced.
+        let _ = self.who.set(Box::new(who));
+    }
+
+    /// Who it is to channels, if that is known yet.
+    pub(crate) fn who(&self) -> Option<&Who> {
+        self.who.get().map(|who| &**who)
     }
 
     /// Bytes that it alone could give back.
@@ -112,6 +140,16 @@ impl Connection {
             self.register_reader(context);
             let is_closing = self.outbox.borrow().is_closing();
             if is_closing { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+
+    /// Resolves once no more than so many bytes wait for the peer; for a reader that is paused.
+    pub(crate) async fn outbox_below(&self, bytes: usize) {
+        poll_fn(|context| {
+            self.register_reader(context);
+            let held = self.outbox.borrow().held();
+            if held <= bytes { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
     }

@@ -37,6 +37,7 @@ pub(crate) async fn run(shard: Rc<Shard>) {
             tokio::task::yield_now().await;
         }
         shard.hub.tell_count();
+        shard.hub.channels.sweep(Instant::now());
         shard.relieve();
     }
 }
@@ -77,7 +78,7 @@ impl Sweep {
     /// Looks at the next slice of slots.
     fn slice(&mut self, shard: &Shard) {
         let (now, wall) = (shard.clock.now(), SystemTime::now());
-        let mut verdicts = Vec::new();
+        let (mut verdicts, mut expiring) = (Vec::new(), Vec::new());
         let slots = shard.connections.slots();
         let end = self.next + slots.capacity().div_ceil(SLICES as usize).max(SLICE_MIN);
         for connection in (self.next..end).filter_map(|slot| slots.get(slot)) {
@@ -85,11 +86,18 @@ impl Sweep {
                 Some(reason) => verdicts.push((connection.clone(), reason)),
                 None => self.ping(shard, connection, now),
             }
+            let expires = connection.life.subscription_expires.get();
+            if expires.is_some_and(|expires| expires <= wall) {
+                expiring.push(connection.clone());
+            }
         }
         self.next = if end >= slots.capacity() { 0 } else { end };
         drop(slots);
         for (connection, reason) in verdicts {
             shard.close(&connection, &reason);
+        }
+        for connection in expiring {
+            shard.expire_subscriptions(&connection, wall);
         }
     }
 
@@ -119,13 +127,17 @@ impl Sweep {
 
     fn ping(&self, shard: &Shard, connection: &Connection, now: Millis) {
         // A Ping that is not answered keeps its deadline, which another would move on.
-        if now < connection.life.ping_due.get() || connection.life.pinged.get() > 0 {
+        let life = &connection.life;
+        if now < life.ping_due.get() || life.pinged.get() > 0 {
             return;
         }
-        connection.life.ping_due.set(now + self.interval);
-        let frame = match connection.encoding {
-            Encoding::Raw => frame::encode(Opcode::Ping, b""),
-            Encoding::Centrifuge => frame::encode(Opcode::Text, centrifuge::PING.as_bytes()),
+        life.ping_due.set(now + self.interval);
+        let is_own = connection.encoding == Encoding::Centrifuge && !life.has_frame_pings.get();
+        life.awaits_pong.set(is_own);
+        let frame = if is_own {
+            frame::encode(Opcode::Text, centrifuge::PING.as_bytes())
+        } else {
+            frame::encode(Opcode::Ping, b"")
         };
         let ping = Burst::ping(frame, now, &shard.budget);
         connection.outbox.borrow_mut().push_control(&ping);

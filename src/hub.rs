@@ -13,6 +13,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::auth::Verifier;
 use crate::channel::history::Window;
+use crate::channel::post::{Content, Post};
 use crate::channel::publication::Publication;
 use crate::channel::{Channels, TooManyChannels};
 use crate::close::CloseReason;
@@ -24,7 +25,7 @@ use crate::metrics::HubStats;
 use crate::presence::Crowd;
 use crate::protocol::centrifuge::ClientInfo;
 use crate::registry::Registry;
-use crate::ring::{Audience, Load, Post, Probe, Reservation, Ring, Share};
+use crate::ring::{Audience, Load, Probe, Reservation, Ring, Share};
 use crate::shard;
 use crate::socket;
 use crate::user::UserId;
@@ -194,7 +195,7 @@ impl Inner {
         Self {
             ring: Ring::new(config.limits.ring_messages, config.limits.ring_bytes),
             registry: Registry::new(config.chat.linger()),
-            channels: Channels::new(CHANNELS_MAX),
+            channels: Channels::new(CHANNELS_MAX, HISTORY_BYTES_MAX),
             crowd: Crowd::new(&config.chat),
             shards: std::iter::repeat_with(shard).take(config.server.shards).collect(),
             stats: HubStats::default(),
@@ -281,10 +282,10 @@ impl Inner {
         let window = self.config.namespace(&name).map_or_else(Window::default, Namespace::window);
         self.channels.with_if_of_use(&name, window, |place| {
             send(place.map(|(channel, state)| {
-                let max_bytes = self.config.limits.ring_bytes;
-                let publication = state.append(publication, window, max_bytes, Instant::now());
+                let publication = self.channels.append(state, publication, window, Instant::now());
+                let content = Content::Publication(publication);
                 let (channel, sequence) = (channel.id, state.take_sequence());
-                (Post { channel, sequence, publication }, state.subscribers())
+                (Post { channel, sequence, content }, state.subscribers())
             }))
         })
     }
@@ -427,3 +428,6 @@ const CHAT: &str = "chat";
 
 /// Channels of a node at most.
 const CHANNELS_MAX: usize = 1 << 20;
+
+/// Bytes of all histories of a node at most.
+const HISTORY_BYTES_MAX: usize = 256 << 20;

@@ -80,6 +80,7 @@ mod ring;
 mod shard;
 mod socket;
 mod subscribers;
+mod subscription;
 mod writer;
 
 pub use close::CloseReason;

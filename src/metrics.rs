@@ -32,9 +32,9 @@ pub(crate) fn exposition(hub: &Arc<Inner>) -> String {
 /// A few totals since the start, for `info`.
 pub(crate) fn totals(hub: &Inner) -> BTreeMap<&'static str, f64> {
     let shards = || hub.shards.iter().map(|shard| &shard.stats.hot);
-    let HubStats { broadcasts, unicasts, .. } = &hub.stats;
+    let HubStats { broadcasts, posts, unicasts, .. } = &hub.stats;
     let totals = [
-        ("publishes", broadcasts.get() + unicasts.get()),
+        ("publishes", broadcasts.get() + posts.get() + unicasts.get()),
         ("deliveries", shards().map(|hot| hot.deliveries.get()).sum()),
         ("writes", shards().map(|hot| hot.writes.get()).sum()),
         ("written_bytes", shards().map(|hot| hot.written.get()).sum()),
@@ -46,19 +46,22 @@ pub(crate) fn totals(hub: &Inner) -> BTreeMap<&'static str, f64> {
 #[derive(Debug, Default)]
 pub(crate) struct HubStats {
     broadcasts: Count,
+    posts: Count,
     unicasts: Count,
     disconnects: Count,
     closed: Count,
     overloaded: Count,
     too_large: Count,
+    presence_dropped: Count,
     failed_handshakes: Mutex<BTreeMap<&'static str, u64>>,
 }
 
 impl HubStats {
     pub(crate) fn admit(&self, load: &Load) {
         match load {
-            Load::Broadcast(..) | Load::Post(_) => self.broadcasts.increment(),
+            Load::Broadcast(..) => self.broadcasts.increment(),
             Load::Close(..) => self.disconnects.increment(),
+            Load::Post(_) => self.posts.increment(),
             Load::Unicast(..) => self.unicasts.increment(),
             Load::Probe(_) => {}
         }
@@ -74,6 +77,11 @@ impl HubStats {
         error
     }
 
+    /// Counts a join or leave that found no room in the ring, and is not told.
+    pub(crate) fn presence_dropped(&self) {
+        self.presence_dropped.increment();
+    }
+
     pub(crate) fn fail_handshake(&self, reason: &'static str) {
         *locked(&self.failed_handshakes).entry(reason).or_default() += 1;
     }
@@ -87,6 +95,7 @@ pub(crate) struct ShardStats {
     received: Count,
     dropped: Count,
     stale: Count,
+    gapped: Count,
     outbox_bytes: Count,
     closes: Mutex<BTreeMap<u16, u64>>,
 }
@@ -102,6 +111,11 @@ impl ShardStats {
     pub(crate) fn delivered(&self, deliveries: u64, stale: u64) {
         self.hot.deliveries.add(deliveries);
         self.stale.add(stale);
+    }
+
+    /// Counts turns in which a channel lacked something.
+    pub(crate) fn gapped(&self, turns: u64) {
+        self.gapped.add(turns);
     }
 
     pub(crate) fn wrote(&self, bytes: usize) {
@@ -176,6 +190,10 @@ impl Collector for Scrape {
         out.gauge("sockets", "Open sockets", hub.sockets.load(Ordering::Relaxed))?;
         out.gauge("users", "Users with a connection", hub.registry.active_users())?;
         out.gauge("users_present", "Users present", hub.registry.present_users())?;
+        out.gauge("channels", "Channels", hub.channels.count())?;
+        out.gauge("subscriptions", "Subscriptions to channels", hub.channels.subscriptions())?;
+        let help = "Bytes of what channels remember";
+        out.gauge("history_bytes", help, hub.channels.remembered())?;
         out.gauge("ring_entries", "Publishes in the ring", hub.ring.taken().0 as usize)?;
         out.gauge("ring_bytes", "Bytes reserved in the ring", hub.ring.taken().1 as usize)?;
         self.publishes(&mut out)?;
@@ -188,6 +206,7 @@ impl Scrape {
         let stats = &self.0.stats;
         let publishes = [
             ("broadcast", stats.broadcasts.get()),
+            ("channel", stats.posts.get()),
             ("unicast", stats.unicasts.get()),
             ("disconnect", stats.disconnects.get()),
         ];
@@ -198,6 +217,8 @@ impl Scrape {
             ("too_large", stats.too_large.get()),
         ];
         out.family("refusals", "Publishes refused, by reason", "reason", refusals)?;
+        let help = "Joins and leaves of channels that found no room in the ring";
+        out.counter("presence_dropped", help, stats.presence_dropped.get())?;
         let failed = locked(&stats.failed_handshakes).clone();
         let help = "Handshakes that failed, by reason";
         out.family("handshake_failures", help, "reason", failed)
@@ -212,6 +233,8 @@ impl Scrape {
         out.counter("dropped", help, sum(|stats| &stats.dropped))?;
         let help = "Unicasts and disconnects whose connection was gone";
         out.counter("stale", help, sum(|stats| &stats.stale))?;
+        let help = "Pump turns in which a channel lacked something that was published";
+        out.counter("gaps", help, sum(|stats| &stats.gapped))?;
         out.counter("received", "Messages received", sum(|stats| &stats.received))?;
         out.counter("writes", "Writes to sockets", sum(|stats| &stats.hot.writes))?;
         let help = "Bytes written to sockets";

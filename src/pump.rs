@@ -49,7 +49,7 @@ impl Batch {
     pub(crate) fn take(&mut self, entry: Arc<Entry>) {
         self.bytes += match &entry.load {
             Load::Broadcast(message, ..) => message.len() + FRAME_HEADER_MAX,
-            Load::Post(post) => post.publication.data.len() + FRAME_HEADER_MAX,
+            Load::Post(post) => post.len() + FRAME_HEADER_MAX,
             Load::Close(..) | Load::Probe(_) | Load::Unicast(..) => 0,
         };
         self.entries.push(entry);
@@ -70,8 +70,10 @@ pub(crate) struct Outcome {
     pub(crate) stale: u64,
     /// Connections to close, in order. A slow consumer may stand here more than once.
     pub(crate) closes: Vec<(Rc<Connection>, CloseReason)>,
-    /// Channels of which something never came.
-    pub(crate) gaps: Vec<ChannelId>,
+    /// Subscriptions that lack something, by connection and channel.
+    pub(crate) gaps: Vec<(Rc<Connection>, ChannelId)>,
+    /// Posts after one that never came.
+    pub(crate) gapped: u64,
 }
 
 /// One turn's work on the connections, apart from shard and sockets so that it can be tested.

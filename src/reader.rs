@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, ready};
 
-use crate::client::{Call, Client};
+use crate::client::{Call, Lack};
 use crate::clock::Millis;
 use crate::close::CloseReason;
 use crate::connection::Connection;
@@ -35,7 +35,7 @@ pub(crate) struct Reader {
 enum Step {
     /// The peer is gone.
     End,
-    /// A publish waits for room in the ring.
+    /// Something lacks what it needs.
     Pause(Waiting),
     /// All input is used up.
     Wait,
@@ -43,10 +43,10 @@ enum Step {
     Yield,
 }
 
-/// What waits for room.
+/// What waits, for room in the ring unless it says otherwise.
 enum Waiting {
-    /// Commands from a publish on.
-    Commands(String),
+    /// Commands, and what the first of them lacks.
+    Commands(Lack, String),
     Message(Message),
 }
 
@@ -84,7 +84,7 @@ impl Reader {
                 Step::End => return,
                 // Boxed, as every connection's task would else hold room for this rare wait.
                 Step::Pause(waiting) => {
-                    Box::pin(self.dialog.wait_for_room(waiting)).await;
+                    Box::pin(self.dialog.wait(waiting)).await;
                 }
                 Step::Wait => {}
                 Step::Yield => tokio::task::yield_now().await,
@@ -212,7 +212,8 @@ impl Drop for Reader {
 
 /// Who answers for the server.
 pub(crate) enum Speaker {
-    Client(Client),
+    /// The Centrifuge protocol.
+    Client,
     Raw(Box<dyn Protocol>),
 }
 
@@ -251,22 +252,23 @@ impl Dialog {
                 let reaction = protocol.receive(message);
                 self.react(reaction)
             }
-            (Speaker::Client(_), Received::Text(frame)) => {
-                self.command(frame, false).map(Step::Pause)
-            }
-            (Speaker::Client(_), Received::Binary(_)) => {
+            (Speaker::Client, Received::Text(frame)) => self.command(frame, false).map(Step::Pause),
+            (Speaker::Client, Received::Binary(_)) => {
                 self.close(&CloseReason::BAD_REQUEST);
                 None
             }
         }
     }
 
-    /// Has a client's commands carried out; gives back what waits for room.
+    /// Has a client's commands carried out; gives back what waits.
     fn command(&mut self, frame: &str, is_last_try: bool) -> Option<Waiting> {
-        let Speaker::Client(client) = &mut self.speaker else { return None };
         let share = self.share.get_or_insert_default();
         let call = Call { shard: &self.shard, connection: &self.connection, share };
-        client.receive(&call, frame, is_last_try).map(Waiting::Commands)
+        let outcome = call.receive(frame, is_last_try);
+        if outcome.is_faulty {
+            self.count_fault();
+        }
+        outcome.waiting.map(|(lack, commands)| Waiting::Commands(lack, commands))
     }
 
     fn react(&mut self, reaction: Reaction) -> Option<Step> {
@@ -294,36 +296,37 @@ impl Dialog {
         }
     }
 
-    /// Reads no further until the ring has room, for a time; then what waits is refused.
-    async fn wait_for_room(&mut self, waiting: Waiting) {
+    /// Reads no further until there is what is lacking. For room in the ring it waits a time, then
+    /// what waits is refused.
+    async fn wait(&mut self, waiting: Waiting) {
         let (hub, connection) = (self.shard.hub.clone(), self.connection.clone());
         connection.life.is_paused.set(true);
         let mut patience = pin!(tokio::time::sleep(hub.config.limits.publish_wait));
         let mut freed = hub.ring.freed();
         let mut waiting = self.retry(waiting, false);
         while let Some(waits) = waiting.take() {
+            let lacks_outbox = matches!(waits, Waiting::Commands(Lack::Outbox, _));
             tokio::select! {
                 biased;
                 () = connection.closed() => return,
-                () = freed.wait() => waiting = self.retry(waits, false),
-                () = &mut patience => {
-                    waiting = Some(waits);
-                    break;
+                () = connection.outbox_below(hub.config.limits.outbox_bytes / 2), if lacks_outbox => {
+                    waiting = self.retry(waits, false);
+                }
+                () = freed.wait(), if !lacks_outbox => waiting = self.retry(waits, false),
+                () = &mut patience, if !lacks_outbox => {
+                    hub.stats.refuse(PublishError::Overloaded);
+                    waiting = self.retry(waits, true);
                 }
             }
         }
         connection.life.is_paused.set(false);
         connection.life.pinged.set(0);
-        while let Some(waits) = waiting {
-            hub.stats.refuse(PublishError::Overloaded);
-            waiting = self.retry(waits, true);
-        }
     }
 
     /// Tries again what waited, and gives back what still does; at the last try it is refused.
     fn retry(&mut self, waiting: Waiting, is_last_try: bool) -> Option<Waiting> {
         match waiting {
-            Waiting::Commands(commands) => self.command(&commands, is_last_try),
+            Waiting::Commands(_, commands) => self.command(&commands, is_last_try),
             Waiting::Message(_) if is_last_try => {
                 self.refuse(&chat::overloaded());
                 None
@@ -334,6 +337,10 @@ impl Dialog {
 
     fn refuse(&mut self, message: &Message) {
         self.shard.reply(&self.connection, message);
+        self.count_fault();
+    }
+
+    fn count_fault(&mut self) {
         if self.faults.is_one_too_many(self.shard.clock.now()) {
             self.close(&CloseReason::TOO_MANY_ERRORS);
         }

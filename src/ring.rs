@@ -12,8 +12,7 @@ use std::time::Instant;
 use tokio::sync::broadcast::{self, error::RecvError, error::TryRecvError};
 use tokio::sync::{Notify, futures::Notified};
 
-use crate::channel::ChannelId;
-use crate::channel::publication::Publication;
+use crate::channel::post::Post;
 use crate::close::CloseReason;
 #[cfg(doc)]
 use crate::message::Encoding;
@@ -52,15 +51,6 @@ pub(crate) enum Audience {
     Chat,
     /// Every connection.
     Everyone,
-}
-
-/// What a channel's subscribers get.
-#[derive(Debug)]
-pub(crate) struct Post {
-    pub(crate) channel: ChannelId,
-    /// Its number among the channel's posts, from 1 and without a gap.
-    pub(crate) sequence: u64,
-    pub(crate) publication: Arc<Publication>,
 }
 
 /// The publishers' side.

@@ -14,7 +14,6 @@ use tokio::runtime::{Builder, LocalRuntime};
 use tokio::sync::Notify;
 use tokio::task::spawn_local;
 
-use crate::client::{Client, Subscription};
 use crate::clock::{Clock, Millis, millis};
 use crate::close::CloseReason;
 use crate::config::{Drain, Limits};
@@ -159,15 +158,20 @@ impl Shard {
     }
 
     /// The same for a peer of the Centrifuge protocol, which says later who it is.
-    pub(crate) fn open_client(self: &Rc<Self>, socket: Socket, early: &[u8]) {
+    pub(crate) fn open_client(
+        self: &Rc<Self>,
+        socket: Socket,
+        has_frame_pings: bool,
+        early: &[u8],
+    ) {
         let connection = self.connections.insert(self.index, |id| {
             let life = self.new_life(id);
             let patience = self.hub.config.limits.handshake_timeout;
             life.stale_at.set(self.clock.now() + millis(patience));
+            life.has_frame_pings.set(has_frame_pings);
             Connection::unidentified(id, Encoding::Centrifuge, life)
         });
-        let client = Client::new(uuid::Uuid::new_v4().to_string().into());
-        self.start(socket, connection, Speaker::Client(client), early);
+        self.start(socket, connection, Speaker::Client, early);
     }
 
     fn start(
@@ -242,8 +246,12 @@ impl Shard {
         let outcome = turn.deliver(batch);
         batch.clear();
         self.stats().delivered(outcome.deliveries, outcome.stale);
+        self.stats().gapped(outcome.gapped);
         for (connection, reason) in outcome.closes {
             self.close(&connection, &reason);
+        }
+        for (connection, channel) in outcome.gaps {
+            self.interrupt(&connection, channel);
         }
         self.relieve();
     }
@@ -345,12 +353,6 @@ impl Shard {
         }
     }
 
-    /// Ends a subscription that its connection has let go of.
-    pub(crate) fn leave(&self, subscription: &Subscription) {
-        self.subscribers.remove(subscription.channel.id, subscription.slot);
-        self.hub.channels.unsubscribe(&subscription.channel, subscription.client.as_deref());
-    }
-
     fn new_life(&self, id: ConnectionId) -> Life {
         let ping_due = Cell::new(self.clock.now() + self.first_ping_after(id.slot));
         Life { ping_due, ..Life::default() }
@@ -382,9 +384,7 @@ impl Shard {
         // Its reader lets go of them as soon as it runs.
         self.budget.subtract(connection.life.partial_bytes.take());
         self.stats().closed(code);
-        for subscription in connection.subscriptions.take().values() {
-            self.leave(subscription);
-        }
+        self.leave_all(connection);
         let Some(Identity { user, .. }) = connection.identity() else { return true };
         self.hub.connections.fetch_sub(1, Ordering::SeqCst);
         if self.hub.registry.disconnect(user, connection.id) == Duty::Settle {

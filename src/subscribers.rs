@@ -28,19 +28,18 @@ pub(crate) struct Subscriber {
     pub(crate) connection: Rc<Connection>,
     /// Entries up to this number are not for it.
     pub(crate) since: u64,
+    /// Whether it is told who joins and leaves.
+    pub(crate) hears_join_leave: bool,
+    /// Whether it counts on lacking nothing.
+    pub(crate) is_positioned: bool,
 }
 
 impl Subscribers {
-    /// Adds a subscription that begins after entry number `since`; returns its slot.
-    pub(crate) fn insert(
-        &self,
-        channel: ChannelId,
-        connection: &Rc<Connection>,
-        since: u64,
-    ) -> usize {
+    /// Adds a subscription; returns its slot.
+    pub(crate) fn insert(&self, channel: ChannelId, subscriber: Subscriber) -> usize {
         let mut channels = self.0.borrow_mut();
-        let new = || OfChannel { subscribers: Slab::new(), seen: Cell::new(since) };
-        let subscriber = Subscriber { connection: connection.clone(), since };
+        let seen = Cell::new(subscriber.since);
+        let new = || OfChannel { subscribers: Slab::new(), seen };
         channels.entry(channel).or_insert_with(new).subscribers.insert(subscriber)
     }
 

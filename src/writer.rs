@@ -71,6 +71,10 @@ impl Writer {
             return Err(io::ErrorKind::WriteZero.into());
         }
         self.shard.stats().wrote(written);
+        if self.connection.life.is_paused.get() {
+            // It may wait for room in this outbox.
+            self.connection.wake_reader();
+        }
         if outbox.advance(written) {
             self.connection.life.pinged.set(self.shard.clock.now());
         }

@@ -27,6 +27,11 @@ pub struct Namespace {
 }
 
 impl Namespace {
+    /// Whether it is noted who is subscribed.
+    pub(crate) fn counts_presence(&self) -> bool {
+        self.presence == Switch::On || self.join_leave != JoinLeave::Off
+    }
+
     /// How much a channel remembers.
     pub(crate) fn window(&self) -> Window {
         Window { size: self.history_size, ttl: self.history_ttl }

@@ -6,13 +6,15 @@
 //! however many subscribers. Per subscriber and turn: one
 //! [`Outbox::push`](crate::outbox::Outbox::push), on a cell of this thread.
 
+use bytes::Bytes;
+
+use super::{Batch, Outcome, Turn};
+use crate::channel::post::Post;
 use crate::close::CloseReason;
 use crate::message::Encoding;
 use crate::outbox::Push;
-use crate::ring::{Load, Post};
-use crate::subscribers::OfChannel;
-
-use super::{Batch, Outcome, Turn};
+use crate::ring::Load;
+use crate::subscribers::{OfChannel, Subscriber};
 
 impl Turn<'_> {
     /// Puts a batch's posts into the outboxes, each channel's in one burst.
@@ -36,28 +38,33 @@ impl Turn<'_> {
     fn post_to(&self, posts: &[&Post], of_channel: &OfChannel, outcome: &mut Outcome) {
         let first = posts[0].sequence;
         let is_whole = posts.iter().enumerate().all(|(i, post)| post.sequence == first + i as u64);
-        if !of_channel.see(first, first + posts.len() as u64 - 1) || !is_whole {
-            outcome.gaps.push(posts[0].channel);
-            return;
-        }
-        let bytes = posts.iter().map(|post| post.publication.data.len()).sum();
-        let mut bursts = [const { None }; Encoding::ALL.len()];
-        // The same for all but who subscribed while these were under way.
-        let frames = posts.len() as u64;
+        let has_gap = !of_channel.see(first, first + posts.len() as u64 - 1) || !is_whole;
+        outcome.gapped += u64::from(has_gap);
+        let bytes = posts.iter().map(|post| post.len()).sum();
+        let mut bursts = [const { None }; Encoding::ALL.len() * 2];
         for subscriber in of_channel.iter() {
-            let encoding = subscriber.connection.encoding;
-            let burst = bursts[encoding as usize].get_or_insert_with(|| {
-                self.join(posts.iter().map(|post| post.publication.encoded(encoding)), bytes)
-            });
-            let Some(burst) = burst else { continue };
-            let had = (subscriber.since + 1).saturating_sub(first).min(frames);
-            let start = burst.frame_start(had as usize);
+            let Subscriber { connection, since, hears_join_leave, is_positioned } = subscriber;
+            if has_gap && *is_positioned {
+                outcome.gaps.push((connection.clone(), posts[0].channel));
+                continue;
+            }
+            let (encoding, hears) = (connection.encoding, *hears_join_leave);
+            let frames = |posts| frames(posts, encoding, hears);
+            let burst =
+                bursts[encoding as usize * 2 + usize::from(hears)].get_or_insert_with(|| {
+                    let burst = self.join(frames(posts), bytes);
+                    burst.map(|burst| (burst.frames_from(0), burst))
+                });
+            let Some((count, burst)) = burst else { continue };
+            // None but for who subscribed while these were under way.
+            let had = (since + 1).saturating_sub(first).min(posts.len() as u64) as usize;
+            let had = if had == 0 { 0 } else { frames(&posts[..had]).count() };
+            let start = burst.frame_start(had);
             if start >= burst.len() {
                 continue;
             }
-            let connection = &subscriber.connection;
             match connection.outbox.borrow_mut().push(burst, start, burst.len(), self.max_bytes) {
-                Push::Queued => outcome.deliveries += frames - had,
+                Push::Queued => outcome.deliveries += (*count - had) as u64,
                 Push::Full => outcome.closes.push((connection.clone(), CloseReason::SLOW)),
                 Push::Closing => {}
             }
@@ -65,17 +72,30 @@ impl Turn<'_> {
     }
 }
 
+/// What there is for a subscriber in a channel's posts.
+fn frames<'p>(
+    posts: &'p [&Post],
+    encoding: Encoding,
+    hears_join_leave: bool,
+) -> impl Iterator<Item = &'p Bytes> {
+    posts.iter().filter_map(move |post| post.frame(encoding, hears_join_leave))
+}
+
 #[cfg(test)]
 mod tests {
     use std::rc::Rc;
     use std::sync::Arc;
 
+    use serde_json::value::RawValue;
+
     use super::*;
-    use crate::channel::Channels;
     use crate::channel::history::Window;
+    use crate::channel::post::{Change, Content, Notice};
     use crate::channel::publication::Publication;
+    use crate::channel::{Channels, TooManyChannels};
     use crate::connection::{Connection, Connections, Life};
     use crate::outbox::Budget;
+    use crate::protocol::centrifuge::ClientInfo;
     use crate::ring::{Receiver, Ring};
     use crate::subscribers::Subscribers;
 
@@ -93,7 +113,7 @@ mod tests {
         fn new() -> Self {
             let ring = Ring::new(1024, 1 << 20);
             let receiver = ring.subscribe();
-            let channels = Channels::new(10);
+            let channels = Channels::new(10, 0);
             let (connections, subscribers, budget) = Default::default();
             Self { ring, receiver, channels, connections, subscribers, budget }
         }
@@ -104,20 +124,49 @@ mod tests {
         }
 
         fn subscribe(&self, connection: &Rc<Connection>, name: &str) -> usize {
+            self.subscribe_as(connection, name, |_| {})
+        }
+
+        fn subscribe_as(
+            &self,
+            connection: &Rc<Connection>,
+            name: &str,
+            set: impl FnOnce(&mut Subscriber),
+        ) -> usize {
             let entered =
                 self.channels.subscribe_with(name, Window::default(), |channel, state| {
-                    (channel.id, state.sequence())
+                    Ok::<_, TooManyChannels>((channel.id, state.sequence()))
                 });
             let (channel, since) = entered.unwrap();
-            self.subscribers.insert(channel, connection, since)
+            let mut subscriber = Subscriber {
+                connection: connection.clone(),
+                since,
+                hears_join_leave: false,
+                is_positioned: true,
+            };
+            set(&mut subscriber);
+            self.subscribers.insert(channel, subscriber)
         }
 
         fn publish(&self, name: &str, data: &str) {
+            let publication = Publication::new(name.into(), data.to_owned().into());
+            self.post(name, Content::Publication(Arc::new(publication)));
+        }
+
+        fn join(&self, name: &str) {
+            let info = ClientInfo {
+                user: "42".into(),
+                client: "c".into(),
+                conn_info: RawValue::from_string("{\"data\":0}".into()).ok(),
+                chan_info: None,
+            };
+            let notice = Notice::new(name.into(), Change::Join, Arc::new(info));
+            self.post(name, Content::Notice(Arc::new(notice)));
+        }
+
+        fn post(&self, name: &str, content: Content) {
             self.channels.with(name, |channel, state| {
-                let publication = Publication::new(name.into(), data.to_owned().into());
-                let sequence = state.take_sequence();
-                let publication = Arc::new(publication);
-                let post = Post { channel: channel.id, sequence, publication };
+                let post = Post { channel: channel.id, sequence: state.take_sequence(), content };
                 self.ring.send(self.ring.reserve(0, None).unwrap(), Load::Post(post));
             });
         }
@@ -194,13 +243,32 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_post_is_a_gap_and_nothing_after_it_is_given() {
+    fn joins_are_for_those_who_hear_of_them() {
         let mut rig = Rig::new();
-        let a = rig.connect();
-        rig.subscribe(&a, "news");
+        let (hears, deaf, late) = (rig.connect(), rig.connect(), rig.connect());
+        rig.subscribe_as(&hears, "news", |subscriber| subscriber.hears_join_leave = true);
+        rig.subscribe(&deaf, "news");
+        rig.publish("news", "1");
+        rig.join("news");
+        rig.subscribe(&late, "news");
+        rig.join("news");
+        rig.publish("news", "2");
+        assert_eq!(rig.turn().deliveries, 4 + 2 + 1);
+        assert_eq!(take(&hears), ["1", "0", "0", "2"]);
+        assert_eq!((take(&deaf).len(), take(&late)), (2, vec!["2".into()]));
+    }
+
+    #[test]
+    fn after_a_missing_post_those_who_count_on_it_are_told_and_given_nothing() {
+        let mut rig = Rig::new();
+        let (positioned, loose) = (rig.connect(), rig.connect());
+        rig.subscribe(&positioned, "news");
+        rig.subscribe_as(&loose, "news", |subscriber| subscriber.is_positioned = false);
         rig.channels.with("news", |_, state| state.take_sequence());
         rig.publish("news", "2");
         let outcome = rig.turn();
-        assert_eq!((outcome.gaps.len(), take(&a).len()), (1, 0));
+        assert_eq!((outcome.gaps.len(), outcome.gapped), (1, 1));
+        assert!(Rc::ptr_eq(&outcome.gaps[0].0, &positioned));
+        assert_eq!((take(&positioned).len(), take(&loose).len()), (0, 1));
     }
 }

@@ -83,7 +83,9 @@ pub(crate) async fn serve_socket(shard: Rc<Shard>, socket: Socket) {
             let chat = Box::new(Chat::new(&identity));
             shard.open(socket, identity, chat, &read_buf);
         }
-        (Some(Ok(())), Some(Upgrade::Client)) => shard.open_client(socket, &read_buf),
+        (Some(Ok(())), Some(Upgrade::Client(has_frame_pings))) => {
+            shard.open_client(socket, has_frame_pings, &read_buf);
+        }
         (Some(Ok(())), Some(Upgrade::Refuse(reason))) => {
             tokio::task::spawn_local(refuse(socket, reason, limits.close_timeout));
         }

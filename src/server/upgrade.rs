@@ -24,8 +24,8 @@ use crate::user::Identity;
 pub(super) enum Upgrade {
     /// A connection to the chat endpoint.
     Chat(Identity),
-    /// A peer of the Centrifuge protocol.
-    Client,
+    /// A peer of the Centrifuge protocol, and whether it wants frames of RFC 6455 for pings.
+    Client(bool),
     /// A WebSocket that is told why it may not stay: browsers show a close code to the page, and
     /// a failed handshake not.
     Refuse(CloseReason),
@@ -151,7 +151,8 @@ pub(super) fn client<B>(
 ) -> Result<(Response<Body>, Upgrade), Fault> {
     let stats = &shard.hub.stats;
     let response = accept(request).inspect_err(|error| stats.fail_handshake(error.label()))?;
-    Ok((response, Upgrade::Client))
+    let has_frame_pings = parameter(request, "cf_ws_frame_ping_pong").as_deref() == Some("true");
+    Ok((response, Upgrade::Client(has_frame_pings)))
 }
 
 /// The token from wherever it may be, and whether the answer must pick our subprotocol.
@@ -160,13 +161,16 @@ fn token<B>(request: &Request<B>) -> (Option<String>, bool) {
     let mut protocols = offered.skip_while(|protocol| *protocol != SUBPROTOCOL);
     let answers_protocol = protocols.next().is_some();
     let from_protocol = || protocols.next().map(str::to_owned);
-    let from_query = || {
-        let query = request.uri().query().unwrap_or_default();
-        let mut pairs = form_urlencoded::parse(query.as_bytes());
-        pairs.find(|(key, _)| key == "token").map(|(_, token)| token.into_owned())
-    };
+    let from_query = || parameter(request, "token");
     let token = bearer(request.headers()).map(str::to_owned).or_else(from_protocol);
     (token.or_else(from_query), answers_protocol)
+}
+
+/// The first value of a name in the query.
+fn parameter<B>(request: &Request<B>, name: &str) -> Option<String> {
+    let query = request.uri().query().unwrap_or_default();
+    let mut pairs = form_urlencoded::parse(query.as_bytes());
+    pairs.find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {

@@ -1,0 +1,356 @@
+//! The map of all channels.
+
+use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use super::history::{History, Window};
+use super::publication::Publication;
+use super::{Channel, ChannelId, State, lock};
+
+/// Every channel of this node, by name.
+#[derive(Debug)]
+pub(crate) struct Channels {
+    buckets: Box<[Bucket]>,
+    hasher: RandomState,
+    next_id: AtomicU64,
+    count: AtomicUsize,
+    subscriptions: AtomicUsize,
+    /// Bytes of all histories.
+    remembered: AtomicUsize,
+    max: usize,
+    max_remembered: usize,
+    next_swept: AtomicUsize,
+}
+
+type Bucket = Mutex<HashMap<Arc<str>, Arc<Channel>>>;
+
+/// `limits.channels` are there already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TooManyChannels;
+
+impl Channels {
+    /// An empty map that takes at most so many channels, and so many bytes of history.
+    pub(crate) fn new(max: usize, max_remembered: usize) -> Self {
+        Self {
+            buckets: std::iter::repeat_with(Mutex::default).take(BUCKETS).collect(),
+            hasher: RandomState::new(),
+            next_id: AtomicU64::new(0),
+            count: AtomicUsize::new(0),
+            subscriptions: AtomicUsize::new(0),
+            remembered: AtomicUsize::new(0),
+            max,
+            max_remembered,
+            next_swept: AtomicUsize::new(0),
+        }
+    }
+
+    /// Channels that are there now.
+    pub(crate) fn count(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// Subscriptions to all of them.
+    pub(crate) fn subscriptions(&self) -> usize {
+        self.subscriptions.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of all histories.
+    pub(crate) fn remembered(&self) -> usize {
+        self.remembered.load(Ordering::Relaxed)
+    }
+
+    /// Every channel with subscribers, and how many it has, one bucket at a time.
+    pub(crate) fn for_each_occupied(&self, mut work: impl FnMut(&str, usize)) {
+        for bucket in &self.buckets {
+            for (name, channel) in &*lock(bucket) {
+                let subscribers = channel.lock().subscribers;
+                if subscribers > 0 {
+                    work(name, subscribers);
+                }
+            }
+        }
+    }
+
+    /// Runs `work` on a channel under its lock; `None` if it is not there.
+    pub(crate) fn with<T>(
+        &self,
+        name: &str,
+        work: impl FnOnce(&Arc<Channel>, &mut State) -> T,
+    ) -> Option<T> {
+        let channel = lock(self.bucket(name)).get(name).cloned()?;
+        let mut state = channel.lock();
+        // What went between the two locks had no subscriber and no history, as if never there.
+        (!state.is_gone).then(|| work(&channel, &mut state))
+    }
+
+    /// Runs `work` for a publish, on its channel under its lock if there is one: a channel that
+    /// would remember the publish comes to be.
+    pub(crate) fn with_if_of_use<T>(
+        &self,
+        name: &str,
+        window: Window,
+        work: impl FnOnce(Option<(&Arc<Channel>, &mut State)>) -> T,
+    ) -> Result<T, TooManyChannels> {
+        if window.is_open() {
+            return self.with_new(name, window, |channel, state| work(Some((channel, state))));
+        }
+        let channel = lock(self.bucket(name)).get(name).cloned();
+        let Some(channel) = channel else { return Ok(work(None)) };
+        let mut state = channel.lock();
+        let is_gone = state.is_gone;
+        Ok(work((!is_gone).then_some((&channel, &mut *state))))
+    }
+
+    /// Subscribes: `work` says yes or no, and what it sees under the lock is where a subscription
+    /// begins.
+    pub(crate) fn subscribe_with<T, E: From<TooManyChannels>>(
+        &self,
+        name: &str,
+        window: Window,
+        work: impl FnOnce(&Arc<Channel>, &mut State) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let (channel, subscribed) = self.with_new(name, window, |channel, state| {
+            let subscribed = work(channel, state);
+            state.subscribers += usize::from(subscribed.is_ok());
+            (channel.clone(), subscribed)
+        })?;
+        match &subscribed {
+            Ok(_) => drop(self.subscriptions.fetch_add(1, Ordering::Relaxed)),
+            Err(_) => self.tidy(&mut lock(self.bucket(name)), &channel, Instant::now()),
+        }
+        subscribed
+    }
+
+    /// Ends a subscription, and the channel with the last one unless it remembers anything; its
+    /// position is kept for as long as a publication would be. `work` runs under its lock.
+    pub(crate) fn unsubscribe_with(&self, channel: &Channel, work: impl FnOnce(&mut State)) {
+        let mut bucket = lock(self.bucket(&channel.name));
+        let now = Instant::now();
+        let mut state = channel.lock();
+        work(&mut state);
+        state.subscribers -= 1;
+        state.kept_until = now + channel.window.ttl;
+        self.subscriptions.fetch_sub(1, Ordering::Relaxed);
+        drop(state);
+        self.tidy(&mut bucket, channel, now);
+    }
+
+    /// Gives a publication its place in its channel's stream, and remembers it. Over
+    /// `limits.history_bytes` the channel that is published to forgets its oldest.
+    pub(crate) fn append(
+        &self,
+        state: &mut State,
+        publication: Publication,
+        window: Window,
+        now: Instant,
+    ) -> Arc<Publication> {
+        if !window.is_open() {
+            return Arc::new(publication);
+        }
+        let publication = Arc::new(publication.at(state.history.next_offset()));
+        let before = state.history.bytes();
+        let elsewhere = self.remembered().saturating_sub(before);
+        let max_bytes = self.max_remembered.saturating_sub(elsewhere);
+        state.history.append(&publication, window, max_bytes, now);
+        self.note_remembered(before, state.history.bytes());
+        publication
+    }
+
+    /// Has a channel forget its publications; its position stays. False if it is not there.
+    pub(crate) fn clear(&self, name: &str) -> bool {
+        let cleared = self.with(name, |_, state| {
+            self.note_remembered(state.history.bytes(), 0);
+            state.history.clear();
+        });
+        cleared.is_some()
+    }
+
+    /// Lets go of what is too old in the next few buckets, and of channels that are of no use any
+    /// more; to be called again and again.
+    pub(crate) fn sweep(&self, now: Instant) {
+        for _ in 0..SWEPT_BUCKETS {
+            let next = self.next_swept.fetch_add(1, Ordering::Relaxed);
+            let mut bucket = lock(&self.buckets[next % BUCKETS]);
+            let channels: Vec<_> = bucket.values().cloned().collect();
+            for channel in channels.iter().filter(|channel| channel.window.is_open()) {
+                self.tidy(&mut bucket, channel, now);
+            }
+        }
+    }
+
+    /// Lets go of what a channel need not remember, and of the channel if that was all.
+    fn tidy(&self, bucket: &mut HashMap<Arc<str>, Arc<Channel>>, channel: &Channel, now: Instant) {
+        let mut state = channel.lock();
+        let before = state.history.bytes();
+        state.history.expire(now);
+        self.note_remembered(before, state.history.bytes());
+        let keeps_position = state.history.next_offset() > 1 && now < state.kept_until;
+        let is_of_use = state.subscribers > 0 || state.history.bytes() > 0 || keeps_position;
+        if !is_of_use && !state.is_gone {
+            state.is_gone = true;
+            bucket.remove(&channel.name);
+            self.count.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    fn note_remembered(&self, before: usize, after: usize) {
+        self.remembered.fetch_add(after, Ordering::Relaxed);
+        self.remembered.fetch_sub(before, Ordering::Relaxed);
+    }
+
+    fn with_new<T>(
+        &self,
+        name: &str,
+        window: Window,
+        work: impl FnOnce(&Arc<Channel>, &mut State) -> T,
+    ) -> Result<T, TooManyChannels> {
+        loop {
+            let channel = self.get_or_insert(name, window)?;
+            let mut state = channel.lock();
+            if !state.is_gone {
+                return Ok(work(&channel, &mut state));
+            }
+        }
+    }
+
+    fn get_or_insert(&self, name: &str, window: Window) -> Result<Arc<Channel>, TooManyChannels> {
+        let mut bucket = lock(self.bucket(name));
+        if let Some(channel) = bucket.get(name) {
+            return Ok(channel.clone());
+        }
+        let takes_one_more = |count| (count < self.max).then_some(count + 1);
+        let relaxed = Ordering::Relaxed;
+        if self.count.fetch_update(relaxed, relaxed, takes_one_more).is_err() {
+            return Err(TooManyChannels);
+        }
+        let id = ChannelId(self.next_id.fetch_add(1, Ordering::Relaxed));
+        let epoch = format!("{:08x}", self.hasher.hash_one((id, Instant::now())) as u32);
+        let channel = Arc::new(Channel::new(id, name, window, History::new(epoch.into())));
+        bucket.insert(channel.name.clone(), channel.clone());
+        Ok(channel)
+    }
+
+    fn bucket(&self, name: &str) -> &Bucket {
+        &self.buckets[self.hasher.hash_one(name) as usize % BUCKETS]
+    }
+}
+
+/// Enough that two threads seldom meet in one.
+const BUCKETS: usize = 1024;
+
+/// Buckets of one call of [`Channels::sweep`].
+const SWEPT_BUCKETS: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::history::Position;
+    use super::*;
+    use crate::ring::ENTRY_BYTES;
+
+    const OPEN: Window = Window { size: 9, ttl: Duration::from_secs(60) };
+    const SHUT: Window = Window { size: 0, ttl: Duration::ZERO };
+
+    fn subscribe(
+        channels: &Channels,
+        name: &str,
+        window: Window,
+    ) -> Result<(Arc<Channel>, u64, Position), TooManyChannels> {
+        channels.subscribe_with(name, window, |channel, state| {
+            Ok((channel.clone(), state.sequence(), state.history.position()))
+        })
+    }
+
+    fn unsubscribe(channels: &Channels, channel: &Channel) {
+        channels.unsubscribe_with(channel, |_| {});
+    }
+
+    fn publish(channels: &Channels, name: &str, window: Window, now: Instant) -> u64 {
+        let publication = Publication::new(name.into(), "1".into());
+        let appended = channels.with_if_of_use(name, window, |place| {
+            place.map(|(_, state)| channels.append(state, publication, window, now).offset)
+        });
+        appended.unwrap().unwrap_or(0)
+    }
+
+    #[test]
+    fn a_channel_goes_with_its_last_subscriber() {
+        let channels = Channels::new(10, 0);
+        let (first, ..) = subscribe(&channels, "a", SHUT).unwrap();
+        let (second, ..) = subscribe(&channels, "a", SHUT).unwrap();
+        assert_eq!((first.id, channels.count()), (second.id, 1));
+        unsubscribe(&channels, &first);
+        assert_eq!(channels.with("a", |_, state| state.subscribers()), Some(1));
+        unsubscribe(&channels, &second);
+        assert_eq!((channels.with("a", |_, _| ()), channels.count()), (None, 0));
+        assert!(second.lock().is_gone);
+        assert_ne!(subscribe(&channels, "a", SHUT).unwrap().0.id, first.id);
+        assert_eq!(channels.subscriptions(), 1);
+    }
+
+    #[test]
+    fn a_channel_that_remembers_stays_until_it_need_not() {
+        let channels = Channels::new(10, 1000);
+        let (channel, ..) = subscribe(&channels, "a", OPEN).unwrap();
+        let now = Instant::now();
+        assert_eq!(publish(&channels, "a", OPEN, now), 1);
+        unsubscribe(&channels, &channel);
+        let (again, _, position) = subscribe(&channels, "a", OPEN).unwrap();
+        assert_eq!((again.id, position.offset), (channel.id, 1));
+        unsubscribe(&channels, &again);
+        let sweep = |now| (0..BUCKETS / SWEPT_BUCKETS).for_each(|_| channels.sweep(now));
+        sweep(now + OPEN.ttl / 2);
+        assert_eq!((channels.count(), channels.remembered()), (1, 1 + ENTRY_BYTES));
+        sweep(now + OPEN.ttl);
+        assert_eq!((channels.count(), channels.remembered()), (1, 0));
+        sweep(now + OPEN.ttl * 2);
+        assert_eq!(channels.count(), 0);
+    }
+
+    #[test]
+    fn channels_are_bounded() {
+        let channels = Channels::new(1, 0);
+        let (channel, ..) = subscribe(&channels, "a", SHUT).unwrap();
+        assert!(subscribe(&channels, "b", SHUT).is_err());
+        unsubscribe(&channels, &channel);
+        assert!(subscribe(&channels, "b", SHUT).is_ok());
+    }
+
+    #[test]
+    fn who_is_refused_leaves_no_channel() {
+        let channels = Channels::new(1, 0);
+        let refused = channels.subscribe_with("a", SHUT, |_, _| Err::<(), _>(TooManyChannels));
+        assert_eq!((refused, channels.count()), (Err(TooManyChannels), 0));
+    }
+
+    #[test]
+    fn all_histories_together_are_bounded_at_the_cost_of_who_publishes() {
+        let channels = Channels::new(10, 3 * (1 + ENTRY_BYTES));
+        let now = Instant::now();
+        for _ in 0..2 {
+            publish(&channels, "a", OPEN, now);
+        }
+        for _ in 0..4 {
+            publish(&channels, "b", OPEN, now);
+        }
+        let kept = |name| channels.with(name, |_, state| state.history.bytes());
+        assert_eq!(kept("a"), Some(2 * (1 + ENTRY_BYTES)));
+        assert_eq!(kept("b"), Some(1 + ENTRY_BYTES));
+        assert!(channels.clear("a"));
+        assert_eq!(channels.remembered(), 1 + ENTRY_BYTES);
+        assert_eq!(publish(&channels, "a", OPEN, now), 3);
+    }
+
+    #[test]
+    fn without_history_a_publication_has_no_offset_but_a_sequence() {
+        let channels = Channels::new(1, 0);
+        let (channel, start, _) = subscribe(&channels, "a", SHUT).unwrap();
+        assert_eq!(publish(&channels, "a", SHUT, Instant::now()), 0);
+        assert_eq!((start, channel.lock().take_sequence()), (0, 1));
+    }
+}

@@ -1,0 +1,128 @@
+//! `connect` and `refresh`: whose a connection is, and for how long.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::{Call, Refusal};
+use crate::auth::TokenError;
+use crate::auth::grant::{ConnectionGrant, SubscriptionOptions};
+use crate::close::CloseReason;
+use crate::protocol::centrifuge::{self, Error};
+use crate::protocol::json;
+use crate::subscription::Who;
+use crate::user::Identity;
+
+impl Call<'_> {
+    pub(super) fn connect(&self, connect: &centrifuge::Connect<'_>) -> Result<String, Refusal> {
+        let hub = &self.shard.hub;
+        let grant = hub.verifier.connection(&connect.token, SystemTime::now());
+        let ConnectionGrant { user, expires, info, subs } = match grant {
+            Ok(grant) => grant,
+            Err(TokenError::Expired) => return Err(Error::TOKEN_EXPIRED.into()),
+            Err(error) => {
+                hub.stats.fail_handshake(error.label());
+                return Err(CloseReason::INVALID_TOKEN.into());
+            }
+        };
+        let client = uuid::Uuid::new_v4().to_string();
+        let who = Who { client: client.as_str().into(), user: user.clone(), info };
+        let life = &self.connection.life;
+        life.stale_at.set(0);
+        life.expires.set(expires.map(|expires| expires + REFRESH_GRACE));
+        if let Some(user) = user {
+            self.connection.identify(Identity::new(user), hub.ring.position());
+            self.shard.admit(self.connection);
+        }
+        self.connection.introduce(who);
+        let subs = self.subscribe_all(&connect.subs, subs)?;
+        let has_pings = !life.has_frame_pings.get();
+        let (expires, ttl) = lease(expires);
+        Ok(json::encode(&ConnectResult {
+            client: &client,
+            version: VERSION,
+            expires,
+            ttl,
+            subs,
+            ping: if has_pings { hub.config.heartbeat.interval.as_secs().max(1) } else { 0 },
+            pong: has_pings,
+        }))
+    }
+
+    /// Subscribes to what its token names, from where it says that it was.
+    fn subscribe_all(
+        &self,
+        were: &BTreeMap<Cow<'_, str>, centrifuge::Subscribe<'_>>,
+        subs: BTreeMap<String, SubscriptionOptions>,
+    ) -> Result<BTreeMap<String, Box<RawValue>>, Refusal> {
+        let mut results = BTreeMap::new();
+        for (name, options) in subs {
+            let namespace = self.namespace(&name)?;
+            let result = self.enter_by_server(&name, namespace, were.get(&*name), options)?;
+            results.insert(name, RawValue::from_string(result).map_err(|_| Error::INTERNAL)?);
+        }
+        Ok(results)
+    }
+
+    pub(super) fn refresh(
+        &self,
+        who: &Who,
+        refresh: &centrifuge::Refresh<'_>,
+    ) -> Result<String, Refusal> {
+        let verifier = &self.shard.hub.verifier;
+        let expires = match verifier.connection(&refresh.token, SystemTime::now()) {
+            Ok(grant) if grant.user == who.user => grant.expires,
+            Err(TokenError::Expired) => return Err(CloseReason::EXPIRED.into()),
+            Ok(_) | Err(_) => return Err(CloseReason::INVALID_TOKEN.into()),
+        };
+        self.connection.life.expires.set(expires.map(|expires| expires + REFRESH_GRACE));
+        let (expires, ttl) = lease(expires);
+        Ok(json::encode(&RefreshResult { client: &who.client, version: VERSION, expires, ttl }))
+    }
+}
+
+/// Whether a token ends, and in how many seconds, at least 1.
+pub(super) fn lease(expires: Option<SystemTime>) -> (bool, u64) {
+    let left = |expires: SystemTime| expires.duration_since(SystemTime::now()).unwrap_or_default();
+    expires.map_or((false, 0), |expires| (true, left(expires).as_secs().max(1)))
+}
+
+#[derive(Serialize)]
+struct ConnectResult<'a> {
+    client: &'a str,
+    version: &'static str,
+    #[serde(skip_serializing_if = "is_zero")]
+    expires: bool,
+    #[serde(skip_serializing_if = "is_zero")]
+    ttl: u64,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    subs: BTreeMap<String, Box<RawValue>>,
+    #[serde(skip_serializing_if = "is_zero")]
+    ping: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pong: bool,
+}
+
+#[derive(Serialize)]
+struct RefreshResult<'a> {
+    client: &'a str,
+    version: &'static str,
+    #[serde(skip_serializing_if = "is_zero")]
+    expires: bool,
+    #[serde(skip_serializing_if = "is_zero")]
+    ttl: u64,
+}
+
+/// Whether a value is the one that the protocol leaves out.
+pub(super) fn is_zero<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+/// What clients are told of the server.
+const VERSION: &str = concat!("fanfare ", env!("CARGO_PKG_VERSION"));
+
+/// How long after its end a token may still be refreshed: as long as Centrifugo waits.
+pub(super) const REFRESH_GRACE: Duration = Duration::from_secs(25);

@@ -1,0 +1,208 @@
+//! Peers that speak the Centrifuge protocol: the commands they give, carried out.
+
+mod connect;
+mod read;
+mod subscribe;
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::close::CloseReason;
+use crate::config::Namespace;
+use crate::connection::Connection;
+use crate::error::PublishError;
+use crate::message::Message;
+use crate::protocol::centrifuge::{self, Command, Error, Request};
+use crate::ring::Share;
+use crate::shard::Shard;
+use crate::subscription::{SubscribeError, Who};
+
+/// Where commands are carried out.
+#[derive(Debug)]
+pub(crate) struct Call<'a> {
+    pub(crate) shard: &'a Shard,
+    pub(crate) connection: &'a Rc<Connection>,
+    /// What the connection may hold of the ring.
+    pub(crate) share: &'a Arc<Share>,
+}
+
+/// What a frame of commands came to.
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
+    /// The commands that must wait, and for what.
+    pub(crate) waiting: Option<(Lack, String)>,
+    /// Whether a command was refused by its sender's fault.
+    pub(crate) is_faulty: bool,
+}
+
+/// What a command lacks, so that it is tried again later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lack {
+    /// Room in its connection's outbox for what it may answer.
+    Outbox,
+    /// Room in the ring for what it publishes.
+    Ring,
+}
+
+/// Why a command has no result.
+#[derive(Debug)]
+enum Refusal {
+    Close(CloseReason),
+    Error(Error),
+}
+
+impl Call<'_> {
+    /// Carries out the commands of one frame; what is to be answered goes out as one frame too. At
+    /// a publish without room it stops, and gives back the commands from there on; with
+    /// `is_last_try` that publish is refused instead.
+    pub(crate) fn receive(&self, frame: &str, mut is_last_try: bool) -> Outcome {
+        let (mut outcome, mut replies) = (Outcome::default(), String::new());
+        let mut lines = centrifuge::lines(frame);
+        while let Some(line) = lines.next() {
+            let lack = if self.is_outbox_full(replies.len()) {
+                Some(Lack::Outbox)
+            } else {
+                match self.carry_out(line) {
+                    Ok(reply) => {
+                        push_line(&mut replies, &reply);
+                        None
+                    }
+                    Err((_, Refusal::Error(Error::TOO_MANY_REQUESTS))) if !is_last_try => {
+                        Some(Lack::Ring)
+                    }
+                    Err((id, Refusal::Error(error))) => {
+                        outcome.is_faulty |= error.is_of_sender();
+                        push_line(&mut replies, &centrifuge::error(id, error));
+                        None
+                    }
+                    Err((_, Refusal::Close(reason))) => {
+                        self.answer(replies);
+                        self.shard.close(self.connection, &reason);
+                        return outcome;
+                    }
+                }
+            };
+            if let Some(lack) = lack {
+                let rest: Vec<_> = [line].into_iter().chain(lines).collect();
+                outcome.waiting = Some((lack, rest.join("\n")));
+                break;
+            }
+            is_last_try = false;
+        }
+        self.answer(replies);
+        outcome
+    }
+
+    /// Whether what waits for the peer, with so much more, must go out before anything else is
+    /// answered.
+    fn is_outbox_full(&self, replies: usize) -> bool {
+        let held = self.connection.outbox.borrow().held();
+        held + replies > self.shard.hub.config.limits.outbox_bytes / 2
+    }
+
+    fn answer(&self, replies: String) {
+        if !replies.is_empty() {
+            self.shard.reply(self.connection, &Message::text(replies));
+        }
+    }
+
+    /// Carries out one command; gives its reply, which is empty if it wants none.
+    fn carry_out(&self, line: &str) -> Result<String, (u32, Refusal)> {
+        let fail = |reason: CloseReason| (0, Refusal::Close(reason));
+        let command = centrifuge::parse(line).map_err(|_| fail(CloseReason::BAD_REQUEST))?;
+        let who = self.connection.who();
+        let (id, request) = match (command, who) {
+            (Command::Pong, Some(_)) if self.connection.life.awaits_pong.take() => {
+                return Ok(String::new());
+            }
+            (Command::Send(_), Some(_)) => return Ok(String::new()),
+            (Command::Request(id, request), _) => (id, request),
+            (Command::Pong | Command::Send(_), _) => return Err(fail(CloseReason::BAD_REQUEST)),
+        };
+        let result = match (request, who) {
+            (Request::Connect(connect), None) => self.connect(&connect).map(|r| ("connect", r)),
+            (Request::Connect(_), Some(_)) | (_, None) => Err(CloseReason::BAD_REQUEST.into()),
+            (request, Some(who)) => self.request(who, request),
+        };
+        match result {
+            Ok((method, result)) => Ok(centrifuge::reply(id, method, &result)),
+            Err(refusal) => Err((id, refusal)),
+        }
+    }
+
+    /// Carries out what a connected peer requests; gives the name of its result, and that.
+    fn request(&self, who: &Who, request: Request<'_>) -> Result<(&'static str, String), Refusal> {
+        match request {
+            Request::Subscribe(it) => self.subscribe(who, &it).map(|r| ("subscribe", r)),
+            Request::Unsubscribe(of) => Ok(("unsubscribe", self.unsubscribe(&of.channel))),
+            Request::SubRefresh(it) => self.sub_refresh(who, &it).map(|r| ("sub_refresh", r)),
+            Request::Publish(it) => self.publish(who, &it).map(|r| ("publish", r)),
+            Request::History(it) => self.history(&it).map(|r| ("history", r)),
+            Request::Refresh(it) => self.refresh(who, &it).map(|r| ("refresh", r)),
+            Request::Presence(of) => self.presence(&of.channel).map(|r| ("presence", r)),
+            Request::PresenceStats(of) => {
+                self.presence_stats(&of.channel).map(|r| ("presence_stats", r))
+            }
+            Request::Rpc(_) => Err(Error::NOT_AVAILABLE.into()),
+            Request::Connect(_) => Err(CloseReason::BAD_REQUEST.into()),
+        }
+    }
+
+    fn publish(&self, who: &Who, publish: &centrifuge::Publish<'_>) -> Result<String, Refusal> {
+        let data = publish.data.ok_or(Error::BAD_REQUEST)?;
+        self.namespace(&publish.channel)?;
+        let info = {
+            let subscriptions = self.connection.subscriptions.borrow();
+            let subscription = subscriptions.get(&*publish.channel);
+            let subscription = subscription.filter(|subscription| subscription.terms.may_publish);
+            who.info(subscription.ok_or(Error::PERMISSION_DENIED)?.terms.info.clone())
+        };
+        let data = data.get().to_owned().into();
+        let hub = &self.shard.hub;
+        hub.post(&publish.channel, data, Some(Arc::new(info)), Some(self.share))?;
+        Ok("{}".to_owned())
+    }
+
+    fn namespace(&self, channel: &str) -> Result<&Namespace, Error> {
+        self.shard.hub.config.namespace(channel).ok_or(Error::UNKNOWN_CHANNEL)
+    }
+}
+
+/// Appends a reply as a line of its own.
+fn push_line(lines: &mut String, line: &str) {
+    if !lines.is_empty() && !line.is_empty() {
+        lines.push('\n');
+    }
+    lines.push_str(line);
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Self::Error(error)
+    }
+}
+
+impl From<CloseReason> for Refusal {
+    fn from(reason: CloseReason) -> Self {
+        Self::Close(reason)
+    }
+}
+
+impl From<PublishError> for Refusal {
+    fn from(error: PublishError) -> Self {
+        Self::Error(match error {
+            PublishError::Overloaded => Error::TOO_MANY_REQUESTS,
+            PublishError::TooLarge { .. } => Error::LIMIT_EXCEEDED,
+            PublishError::Closed => Error::INTERNAL,
+        })
+    }
+}
+
+impl From<SubscribeError> for Refusal {
+    fn from(error: SubscribeError) -> Self {
+        Self::Error(match error {
+            SubscribeError::LimitExceeded => Error::LIMIT_EXCEEDED,
+            SubscribeError::Unrecoverable => Error::UNRECOVERABLE_POSITION,
+        })
+    }
+}

@@ -1,0 +1,54 @@
+//! `history`, `presence` and `presence_stats`: what subscribers may ask of their channels.
+
+use std::sync::Arc;
+
+use super::{Call, Refusal};
+use crate::channel::history::{Page, Position};
+use crate::config::Switch;
+use crate::protocol::centrifuge::{self, Error};
+use crate::subscription::RECOVERED_MAX;
+
+impl Call<'_> {
+    pub(super) fn history(&self, history: &centrifuge::History<'_>) -> Result<String, Refusal> {
+        if !self.namespace(&history.channel)?.window().is_open() {
+            return Err(Error::NOT_AVAILABLE.into());
+        }
+        self.must_be_subscribed(&history.channel)?;
+        let since = history.since.as_ref();
+        let since =
+            since.map(|since| Position { offset: since.offset, epoch: Arc::from(&*since.epoch) });
+        let limit = usize::try_from(history.limit).unwrap_or(RECOVERED_MAX).min(RECOVERED_MAX);
+        let page = Page { limit, since, reverse: history.reverse };
+        let read = self.shard.hub.channels.with(&history.channel, |_, state| {
+            (state.history.page(&page), state.history.position())
+        });
+        let (publications, position) = read.ok_or(Error::INTERNAL)?;
+        let publications = publications.map_err(|_| Error::UNRECOVERABLE_POSITION)?;
+        Ok(centrifuge::history_result(&publications, &position))
+    }
+
+    pub(super) fn presence(&self, channel: &str) -> Result<String, Refusal> {
+        self.may_ask_who(channel)?;
+        let present = |state: &crate::channel::State| centrifuge::presence_result(state.present());
+        let result = self.shard.hub.channels.with(channel, |_, state| present(state));
+        Ok(result.ok_or(Error::INTERNAL)?)
+    }
+
+    pub(super) fn presence_stats(&self, channel: &str) -> Result<String, Refusal> {
+        self.may_ask_who(channel)?;
+        let counts = self.shard.hub.channels.with(channel, |_, state| state.counts());
+        Ok(centrifuge::presence_stats_result(counts.unwrap_or_default()))
+    }
+
+    fn may_ask_who(&self, channel: &str) -> Result<(), Refusal> {
+        if self.namespace(channel)?.presence == Switch::Off {
+            return Err(Error::NOT_AVAILABLE.into());
+        }
+        self.must_be_subscribed(channel)
+    }
+
+    fn must_be_subscribed(&self, channel: &str) -> Result<(), Refusal> {
+        let is_subscribed = self.connection.subscriptions.borrow().contains_key(channel);
+        if is_subscribed { Ok(()) } else { Err(Error::PERMISSION_DENIED.into()) }
+    }
+}

@@ -1,0 +1,195 @@
+//! `subscribe`, `unsubscribe` and `sub_refresh`: who may, on what terms, and what is answered.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::connect::{REFRESH_GRACE, is_zero, lease};
+use super::{Call, Refusal};
+use crate::auth::TokenError;
+use crate::auth::grant::{SubscriptionGrant, SubscriptionOptions};
+use crate::channel::history::Position;
+use crate::config::{Namespace, Publish, Subscribe};
+use crate::protocol::centrifuge::{self, Error, REJECT_UNRECOVERED};
+use crate::protocol::json;
+use crate::subscription::{Entered, Recover, Terms, Who};
+
+impl Call<'_> {
+    pub(super) fn subscribe(
+        &self,
+        who: &Who,
+        asked: &centrifuge::Subscribe<'_>,
+    ) -> Result<String, Refusal> {
+        let namespace = self.namespace(&asked.channel)?;
+        if self.connection.subscriptions.borrow().contains_key(&*asked.channel) {
+            return Err(Error::ALREADY_SUBSCRIBED.into());
+        }
+        let (options, expires) = self.judge(who, namespace, asked)?;
+        let terms = Terms {
+            is_server_side: false,
+            hears_join_leave: asked.join_leave,
+            expires: expires.map(|expires| expires + REFRESH_GRACE),
+            ..terms(namespace, &options)
+        };
+        self.enter(&asked.channel, namespace, Some(asked), terms, options.data, expires)
+    }
+
+    /// Subscribes a peer to what its connection token names.
+    pub(super) fn enter_by_server(
+        &self,
+        name: &str,
+        namespace: &Namespace,
+        asked: Option<&centrifuge::Subscribe<'_>>,
+        options: SubscriptionOptions,
+    ) -> Result<String, Refusal> {
+        let terms = terms(namespace, &options);
+        self.enter(name, namespace, asked, terms, options.data, None)
+    }
+
+    pub(super) fn unsubscribe(&self, channel: &str) -> String {
+        self.shard.unsubscribe(self.connection, channel);
+        "{}".to_owned()
+    }
+
+    pub(super) fn sub_refresh(
+        &self,
+        who: &Who,
+        refresh: &centrifuge::SubRefresh<'_>,
+    ) -> Result<String, Refusal> {
+        self.namespace(&refresh.channel)?;
+        let SubscriptionGrant { expires, .. } =
+            self.granted(who, &refresh.channel, &refresh.token)?;
+        let mut subscriptions = self.connection.subscriptions.borrow_mut();
+        let subscription =
+            subscriptions.get_mut(&*refresh.channel).ok_or(Error::PERMISSION_DENIED)?;
+        subscription.terms.expires = expires.map(|expires| expires + REFRESH_GRACE);
+        self.connection.life.expire_subscription(subscription.terms.expires);
+        let (expires, ttl) = lease(expires);
+        Ok(json::encode(&SubRefreshResult { expires, ttl }))
+    }
+
+    /// What its token, or the namespace, lets it do, and until when.
+    fn judge(
+        &self,
+        who: &Who,
+        namespace: &Namespace,
+        asked: &centrifuge::Subscribe<'_>,
+    ) -> Result<(SubscriptionOptions, Option<SystemTime>), Refusal> {
+        if !asked.token.is_empty() {
+            let grant = self.granted(who, &asked.channel, &asked.token)?;
+            return Ok((grant.options, grant.expires));
+        }
+        let may_subscribe = match namespace.subscribe {
+            Subscribe::Anyone => who.user.is_some(),
+            Subscribe::Token => false,
+            Subscribe::Named => who.is_named_by(&asked.channel),
+        };
+        if may_subscribe { Ok(Default::default()) } else { Err(Error::PERMISSION_DENIED.into()) }
+    }
+
+    /// What a subscription token of this user and for this channel grants.
+    fn granted(&self, who: &Who, channel: &str, token: &str) -> Result<SubscriptionGrant, Refusal> {
+        match self.shard.hub.verifier.subscription(token, SystemTime::now()) {
+            Ok(grant) if grant.channel == channel && grant.user == who.user => Ok(grant),
+            Err(TokenError::Expired) => Err(Error::TOKEN_EXPIRED.into()),
+            Ok(_) | Err(_) => Err(Error::PERMISSION_DENIED.into()),
+        }
+    }
+
+    /// Subscribes, and says so.
+    fn enter(
+        &self,
+        name: &str,
+        namespace: &Namespace,
+        asked: Option<&centrifuge::Subscribe<'_>>,
+        terms: Terms,
+        data: Option<Box<RawValue>>,
+        expires: Option<SystemTime>,
+    ) -> Result<String, Refusal> {
+        let recover = asked.filter(|asked| asked.recover).map(|asked| Recover {
+            from: Position { offset: asked.offset, epoch: Arc::from(&*asked.epoch) },
+            or_refuse: asked.flag & REJECT_UNRECOVERED != 0,
+        });
+        let entered =
+            self.shard.subscribe(self.connection, name, namespace, terms, recover.as_ref())?;
+        let Entered { position, is_recoverable, recovered } = entered;
+        let Position { offset, epoch } =
+            if is_recoverable { position } else { Position::default() };
+        let was_recovering = recovered.is_some();
+        let publications = recovered.transpose();
+        let recovered = was_recovering && publications.is_ok();
+        let publications = publications.ok().flatten().map(|all| centrifuge::publications(&all));
+        let publications = publications.map(RawValue::from_string).transpose();
+        let (expires, ttl) = lease(expires);
+        Ok(json::encode(&SubscribeResult {
+            expires,
+            ttl,
+            recoverable: is_recoverable,
+            positioned: is_recoverable,
+            epoch: &epoch,
+            offset,
+            was_recovering,
+            recovered,
+            publications: publications.map_err(|_| Error::INTERNAL)?,
+            data: data.as_deref(),
+        }))
+    }
+}
+
+impl Who {
+    /// Whether a channel's name lists its user: `news#41,42`.
+    fn is_named_by(&self, channel: &str) -> bool {
+        let users = channel.rsplit_once('#').map_or("", |(_, users)| users);
+        let is_user = |user: &String| users.split(',').any(|named| named == user);
+        self.user.as_ref().map(ToString::to_string).as_ref().is_some_and(is_user)
+    }
+}
+
+/// The terms of a subscription that the server makes.
+fn terms(namespace: &Namespace, options: &SubscriptionOptions) -> Terms {
+    Terms {
+        info: options.info.clone(),
+        may_publish: match namespace.publish {
+            Publish::Nobody => false,
+            Publish::Subscribers => true,
+            Publish::Token => options.allow.iter().any(|what| what == "pub"),
+        },
+        is_server_side: true,
+        hears_join_leave: true,
+        expires: None,
+    }
+}
+
+#[derive(Serialize)]
+struct SubscribeResult<'a> {
+    #[serde(skip_serializing_if = "is_zero")]
+    expires: bool,
+    #[serde(skip_serializing_if = "is_zero")]
+    ttl: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    recoverable: bool,
+    #[serde(skip_serializing_if = "is_zero")]
+    positioned: bool,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    epoch: &'a str,
+    #[serde(skip_serializing_if = "is_zero")]
+    offset: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    was_recovering: bool,
+    #[serde(skip_serializing_if = "is_zero")]
+    recovered: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    publications: Option<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<&'a RawValue>,
+}
+
+#[derive(Serialize)]
+struct SubRefreshResult {
+    #[serde(skip_serializing_if = "is_zero")]
+    expires: bool,
+    #[serde(skip_serializing_if = "is_zero")]
+    ttl: u64,
+}

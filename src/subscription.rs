@@ -1,0 +1,289 @@
+//! What a connection is subscribed to, whatever protocol it speaks: how that begins and ends.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use serde_json::value::RawValue;
+
+use crate::channel::history::{Position, Unrecoverable};
+use crate::channel::post::{Change, Content, Notice, Post};
+use crate::channel::publication::Publication;
+use crate::channel::{Channel, ChannelId, State, TooManyChannels};
+use crate::close::{CloseReason, UnsubscribeReason};
+use crate::config::{JoinLeave, Namespace, Recovery};
+use crate::connection::Connection;
+use crate::message::Message;
+use crate::protocol::centrifuge::{self, ClientInfo};
+use crate::ring::{Load, Reservation};
+use crate::shard::Shard;
+use crate::subscribers::Subscriber;
+use crate::user::UserId;
+
+/// Whose a connection is, as channels see it.
+#[derive(Debug)]
+pub(crate) struct Who {
+    /// What names the connection to others.
+    pub(crate) client: Arc<str>,
+    /// `None` is an anonymous user.
+    pub(crate) user: Option<UserId>,
+    /// What others see of it on every channel.
+    pub(crate) info: Option<Box<RawValue>>,
+}
+
+impl Who {
+    /// What others see of it on a channel.
+    pub(crate) fn info(&self, chan_info: Option<Box<RawValue>>) -> ClientInfo {
+        ClientInfo {
+            user: self.user.as_ref().map(ToString::to_string).unwrap_or_default(),
+            client: self.client.to_string(),
+            conn_info: self.info.clone(),
+            chan_info,
+        }
+    }
+}
+
+/// A connection's subscriptions, by channel.
+pub(crate) type Subscriptions = HashMap<Arc<str>, Subscription>;
+
+/// One subscription, as its connection knows it.
+#[derive(Debug)]
+pub(crate) struct Subscription {
+    pub(crate) channel: Arc<Channel>,
+    pub(crate) terms: Terms,
+    /// Where its shard keeps it.
+    slot: usize,
+}
+
+/// On what terms someone is subscribed.
+#[derive(Debug, Default)]
+pub(crate) struct Terms {
+    /// What others see of the connection on that channel.
+    pub(crate) info: Option<Box<RawValue>>,
+    pub(crate) may_publish: bool,
+    /// Whether the server subscribed it, rather than its peer.
+    pub(crate) is_server_side: bool,
+    /// Whether it is told who joins and leaves, where the namespace has that.
+    pub(crate) hears_join_leave: bool,
+    /// When it must end, if ever.
+    pub(crate) expires: Option<SystemTime>,
+}
+
+/// What a new subscriber is told.
+#[derive(Debug)]
+pub(crate) struct Entered {
+    /// Where the stream stood when it began.
+    pub(crate) position: Position,
+    /// Whether it can come back to its position.
+    pub(crate) is_recoverable: bool,
+    /// What it missed, if it asked for that.
+    pub(crate) recovered: Option<Result<Vec<Arc<Publication>>, Unrecoverable>>,
+}
+
+/// Why nothing was subscribed to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SubscribeError {
+    /// It asked for that rather than a subscription that lacks something.
+    Unrecoverable,
+    /// A limit of the channel, its namespace or the node.
+    LimitExceeded,
+}
+
+impl From<TooManyChannels> for SubscribeError {
+    fn from(_: TooManyChannels) -> Self {
+        Self::LimitExceeded
+    }
+}
+
+/// Where a subscriber was, and what is to be done if it cannot have what it missed.
+#[derive(Debug)]
+pub(crate) struct Recover {
+    pub(crate) from: Position,
+    pub(crate) or_refuse: bool,
+}
+
+impl Shard {
+    /// Subscribes a connection. What its peer is told must reach the outbox before anything is
+    /// awaited: the pump gives it all that comes after, and nothing before.
+    pub(crate) fn subscribe(
+        &self,
+        connection: &Rc<Connection>,
+        name: &str,
+        namespace: &Namespace,
+        terms: Terms,
+        recover: Option<&Recover>,
+    ) -> Result<Entered, SubscribeError> {
+        let window = namespace.window();
+        let recover = recover.filter(|_| namespace.recovery != Recovery::Off);
+        let announcement = self.announcement(namespace);
+        let info = connection.who().map(|who| who.info(terms.info.clone()));
+        let max_bytes = self.hub.config.limits.outbox_bytes / 2;
+        let channels = &self.hub.channels;
+        let entered = channels.subscribe_with(name, window, |channel, state| {
+            let recovered = recover.map(|recover| match namespace.recovery {
+                Recovery::Stream => missed(state, &recover.from, max_bytes),
+                _ => Ok(state.history.latest().cloned().into_iter().collect()),
+            });
+            if recover.is_some_and(|recover| recover.or_refuse) && matches!(recovered, Some(Err(_)))
+            {
+                return Err(SubscribeError::Unrecoverable);
+            }
+            let (position, since) = (state.history.position(), state.sequence());
+            if let (true, Some(info)) = (namespace.counts_presence(), info) {
+                let info = Arc::new(info);
+                let is_first = state.enter(info.clone());
+                if namespace.join_leave == JoinLeave::Client || is_first {
+                    self.tell(announcement, channel, state, Change::Join, info);
+                }
+            }
+            Ok((channel.clone(), since, position, recovered))
+        });
+        let (channel, since, position, recovered) = entered?;
+        let is_recoverable = window.is_open() && namespace.recovery != Recovery::Off;
+        let subscriber = Subscriber {
+            connection: connection.clone(),
+            since,
+            hears_join_leave: terms.hears_join_leave,
+            is_positioned: is_recoverable,
+        };
+        let slot = self.subscribers.insert(channel.id, subscriber);
+        connection.life.expire_subscription(terms.expires);
+        let subscription = Subscription { channel, terms, slot };
+        let name = subscription.channel.name.clone();
+        connection.subscriptions.borrow_mut().insert(name, subscription);
+        Ok(Entered { position, is_recoverable, recovered })
+    }
+
+    /// Ends a subscription; false if there was none.
+    pub(crate) fn unsubscribe(&self, connection: &Connection, name: &str) -> bool {
+        let subscription = connection.subscriptions.borrow_mut().remove(name);
+        subscription.is_some_and(|subscription| {
+            self.leave(connection, &subscription);
+            true
+        })
+    }
+
+    /// Ends a subscription that lacks something, so that its peer comes back for it.
+    pub(crate) fn interrupt(&self, connection: &Rc<Connection>, channel: ChannelId) {
+        let is_gapped = |subscription: &Subscription| subscription.channel.id == channel;
+        let closing = &CloseReason::INSUFFICIENT_STATE;
+        self.end_some(connection, is_gapped, closing, &UnsubscribeReason::INSUFFICIENT_STATE);
+    }
+
+    /// Ends a subscription, and tells its peer why.
+    pub(crate) fn end_subscription(
+        &self,
+        connection: &Rc<Connection>,
+        name: &str,
+        reason: &UnsubscribeReason,
+    ) {
+        if self.unsubscribe(connection, name) {
+            let push = centrifuge::unsubscribe_push(name, reason);
+            self.reply(connection, &Message::text(push));
+        }
+    }
+
+    /// Ends the subscriptions whose time is over.
+    pub(crate) fn expire_subscriptions(&self, connection: &Rc<Connection>, now: SystemTime) {
+        let is_over = |subscription: &Subscription| {
+            subscription.terms.expires.is_some_and(|expires| expires <= now)
+        };
+        let closing = &CloseReason::SUBSCRIPTION_EXPIRED;
+        self.end_some(connection, is_over, closing, &UnsubscribeReason::EXPIRED);
+        let subscriptions = connection.subscriptions.borrow();
+        let first = subscriptions.values().filter_map(|it| it.terms.expires).min();
+        connection.life.subscription_expires.set(first);
+    }
+
+    /// Ends subscriptions for a reason that their clients are to come back after. One that the
+    /// server made comes back with the connection, so that closes.
+    fn end_some(
+        &self,
+        connection: &Rc<Connection>,
+        which: impl Fn(&Subscription) -> bool,
+        closing: &CloseReason,
+        unsubscribing: &UnsubscribeReason,
+    ) {
+        let subscriptions = connection.subscriptions.borrow();
+        let ending = subscriptions.values().filter(|subscription| which(subscription));
+        let ending: Vec<_> =
+            ending.map(|it| (it.channel.name.clone(), it.terms.is_server_side)).collect();
+        drop(subscriptions);
+        if ending.iter().any(|(_, is_server_side)| *is_server_side) {
+            return self.close(connection, closing);
+        }
+        for (name, _) in ending {
+            self.end_subscription(connection, &name, unsubscribing);
+        }
+    }
+
+    /// Ends every subscription of a connection that closes.
+    pub(crate) fn leave_all(&self, connection: &Connection) {
+        for subscription in connection.subscriptions.take().values() {
+            self.leave(connection, subscription);
+        }
+    }
+
+    fn leave(&self, connection: &Connection, subscription: &Subscription) {
+        let channel = &subscription.channel;
+        self.subscribers.remove(channel.id, subscription.slot);
+        let namespace = self.hub.config.namespace(&channel.name);
+        let announcement = namespace.and_then(|namespace| self.announcement(namespace));
+        self.hub.channels.unsubscribe_with(channel, |state| {
+            let Some((namespace, who)) = namespace.zip(connection.who()) else { return };
+            let Some((info, is_last)) = state.leave(&who.client) else { return };
+            if namespace.join_leave == JoinLeave::Client || is_last {
+                self.tell(announcement, channel, state, Change::Leave, info);
+            }
+        });
+    }
+}
+
+impl Shard {
+    /// Room in the ring for telling of someone, where the namespace has that. Without room nothing
+    /// is told, and that is counted.
+    fn announcement(&self, namespace: &Namespace) -> Option<Reservation> {
+        if namespace.join_leave == JoinLeave::Off {
+            return None;
+        }
+        let reservation = self.hub.ring.reserve(ANNOUNCEMENT_BYTES, None);
+        if reservation.is_none() {
+            self.hub.stats.presence_dropped();
+        }
+        reservation
+    }
+
+    fn tell(
+        &self,
+        announcement: Option<Reservation>,
+        channel: &Channel,
+        state: &mut State,
+        change: Change,
+        info: Arc<ClientInfo>,
+    ) {
+        let Some(reservation) = announcement else { return };
+        let notice = Notice::new(channel.name.clone(), change, info);
+        let content = Content::Notice(Arc::new(notice));
+        let post = Post { channel: channel.id, sequence: state.take_sequence(), content };
+        self.hub.ring.send(reservation, Load::Post(post));
+    }
+}
+
+/// What a reader that was cut off has missed, if it is all there and fits its outbox.
+fn missed(
+    state: &State,
+    from: &Position,
+    max_bytes: usize,
+) -> Result<Vec<Arc<Publication>>, Unrecoverable> {
+    let missed: Vec<_> = state.history.recover(from, RECOVERED_MAX)?.cloned().collect();
+    let bytes: usize = missed.iter().map(|publication| publication.data.len()).sum();
+    if bytes > max_bytes { Err(Unrecoverable) } else { Ok(missed) }
+}
+
+/// Publications of one recovery or page at most.
+pub(crate) const RECOVERED_MAX: usize = 300;
+
+/// What an announcement counts in the ring: more than most need, as who it is about was bounded
+/// with its token.
+const ANNOUNCEMENT_BYTES: usize = 512;
