@@ -195,7 +195,7 @@ impl Inner {
         Self {
             ring: Ring::new(config.limits.ring_messages, config.limits.ring_bytes),
             registry: Registry::new(config.chat.linger()),
-            channels: Channels::new(CHANNELS_MAX, HISTORY_BYTES_MAX),
+            channels: Channels::new(config.limits.channels, config.limits.history_bytes),
             crowd: Crowd::new(&config.chat),
             shards: std::iter::repeat_with(shard).take(config.server.shards).collect(),
             stats: HubStats::default(),
@@ -237,7 +237,7 @@ impl Inner {
         info: Option<Arc<ClientInfo>>,
         share: Option<&Arc<Share>>,
     ) -> Result<usize, PublishError> {
-        if name == CHAT {
+        if name == self.config.chat.channel {
             return self.tell(&Message::text_of(data), Audience::Chat, share);
         }
         let reservation = self.reserve(data.len(), share)?;
@@ -261,7 +261,8 @@ impl Inner {
         let reservation = self.reserve(message.len(), share)?;
         // Encoded here rather than by the shards, one of which would else keep the rest waiting.
         message.frame();
-        let publication = Publication::new(CHAT.into(), message.payload().clone());
+        let publication =
+            Publication::new(self.config.chat.channel.as_str().into(), message.payload().clone());
         let send = |post: Option<(Post, usize)>| {
             let reach = self.connections.load(Ordering::SeqCst);
             let post = post.map(|(post, _)| post);
@@ -422,12 +423,3 @@ impl Drop for StopOnDrop {
         self.0.advance(Phase::Stopped);
     }
 }
-
-/// The channel that the chat is.
-const CHAT: &str = "chat";
-
-/// Channels of a node at most.
-const CHANNELS_MAX: usize = 1 << 20;
-
-/// Bytes of all histories of a node at most.
-const HISTORY_BYTES_MAX: usize = 256 << 20;

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use fanfare::auth::SignError;
-use fanfare::config::{self, Config, Loaded, keys};
+use fanfare::config::{self, Config, Loaded};
 use fanfare::{Identity, UserId, auth};
 
 #[global_allocator]
@@ -143,10 +143,11 @@ fn run(command: Command) -> Result<(), Failure> {
                 eprintln!("warning: serve will not start: {NO_SECRET}");
             }
             println!("configuration ok");
-            for key in keys() {
-                let origin = loaded.origins.get(key.name);
+            for setting in loaded.config.settings() {
+                let name = setting.name();
+                let origin = loaded.origins.get(&name);
                 let origin = origin.map_or_else(|| "default".to_owned(), ToString::to_string);
-                println!("{} = {}  # {origin}", key.name, key.get(&loaded.config));
+                println!("{name} = {}  # {origin}", setting.get(&loaded.config));
             }
             Ok(())
         }

@@ -259,7 +259,7 @@ mod tests {
 
     fn auth(algorithms: &[Algorithm]) -> config::Auth {
         let hmac_secret = Some(Secret::new("a secret of the test, 32 bytes.."));
-        config::Auth { hmac_secret, algorithms: algorithms.to_vec() }
+        config::Auth { hmac_secret, algorithms: algorithms.to_vec(), ..config::Auth::default() }
     }
 
     fn at(seconds: f64) -> SystemTime {

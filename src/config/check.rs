@@ -2,8 +2,10 @@
 
 use std::fmt;
 
+use super::key::is_namespace_name;
+use super::setting::NAMESPACE;
 use super::value::format_size;
-use super::{Config, Key, keys};
+use super::{Anonymous, Config, Namespace, Recovery, Setting, Switch};
 use crate::protocol::chat::ENVELOPE_BYTES_MAX;
 use crate::ring::ENTRY_BYTES;
 
@@ -14,16 +16,39 @@ impl Config {
     ///
     /// All that is wrong, a line each.
     pub fn check(self) -> Result<Self, ConfigError> {
-        let out_of_bounds = keys().iter().filter(|key| !key.is_in_bounds(&self));
-        let mut faults: Vec<_> = out_of_bounds.map(|key| describe(key, &self)).collect();
+        let settings = self.settings();
+        let out_of_bounds = settings.iter().filter(|setting| !setting.is_in_bounds(&self));
+        let mut faults: Vec<_> = out_of_bounds.map(|setting| describe(setting, &self)).collect();
+        let misnamed = self.namespaces.keys().filter(|name| !is_namespace_name(name));
+        faults.extend(misnamed.map(|name| {
+            format!("{NAMESPACE}.{name}: is no name for a namespace; use letters, digits, - and _")
+        }));
         // Sums of values within their bounds do not overflow.
         if faults.is_empty() {
+            faults.extend(self.small_sizes());
             faults.extend(self.disagreements());
         }
         if faults.is_empty() { Ok(self) } else { Err(ConfigError { faults }) }
     }
 
-    fn disagreements(&self) -> impl Iterator<Item = String> {
+    /// What looks like a mistake but may be none.
+    pub(super) fn doubts(&self) -> Vec<String> {
+        let secret = self.auth.hmac_secret.as_ref();
+        let weak = secret.is_some_and(|secret| secret.expose().len() < HASH_BYTES).then(|| {
+            "auth.hmac_secret is under 32 bytes; RFC 7518 asks for as many as the hash has"
+                .to_owned()
+        });
+        let vain = self.namespace_sections().filter(|(_, namespace)| {
+            namespace.anonymous == Switch::On && self.auth.anonymous == Anonymous::Off
+        });
+        let vain = vain.map(|(section, _)| {
+            format!("{section}.anonymous lets nobody in while auth.anonymous is off")
+        });
+        weak.into_iter().chain(vain).collect()
+    }
+
+    /// Sizes that cannot hold what they must.
+    fn small_sizes(&self) -> impl Iterator<Item = String> {
         let limits = &self.limits;
         let message = limits.message_bytes + ENVELOPE_BYTES_MAX + ENTRY_BYTES;
         let outboxes = self.server.shards * limits.outbox_bytes;
@@ -47,17 +72,57 @@ impl Config {
                 limits.ring_bytes + outboxes,
                 "hold limits.ring_bytes and one full limits.outbox_bytes a shard",
             ),
+            ("limits.history_bytes", limits.history_bytes, message, "hold a message"),
         ];
         let too_small = sizes.into_iter().filter(|(_, size, least, _)| size < least);
-        let too_small = too_small.map(|(name, size, least, why)| {
+        too_small.map(|(name, size, least, why)| {
             let (size, least) = (format_size(size), format_size(least));
             format!("{name}: {size} is too small; use at least {least}, to {why}")
-        });
-        let overlong = self.drain.spread > self.drain.timeout / 2;
-        let overlong = overlong.then(|| {
-            "drain.spread: must not exceed half of drain.timeout, as peers need the rest".to_owned()
-        });
-        too_small.chain(overlong)
+        })
+    }
+
+    fn disagreements(&self) -> Vec<String> {
+        let Self { auth, chat, drain, limits, .. } = self;
+        let mut faults = Vec::new();
+        if drain.spread > drain.timeout / 2 {
+            faults.push(
+                "drain.spread: must not exceed half of drain.timeout, as peers need the rest"
+                    .to_owned(),
+            );
+        }
+        let personal = &auth.personal_namespace;
+        if !personal.is_empty() && !self.namespaces.contains_key(personal) {
+            faults.push(format!("auth.personal_namespace: {}", unknown(personal)));
+        }
+        if let Some((name, _)) = chat.channel.split_once(':')
+            && !self.namespaces.contains_key(name)
+        {
+            faults.push(format!("chat.channel: {}", unknown(name)));
+        }
+        if chat.channel.len() > limits.channel_bytes {
+            faults.push("chat.channel: is longer than limits.channel_bytes; shorten it".to_owned());
+        }
+        for (section, namespace) in self.namespace_sections() {
+            if namespace.recovery != Recovery::Off && namespace.history_size == 0 {
+                faults.push(format!(
+                    "{section}.recovery: there is no history to recover from; set \
+                     {section}.history_size to 1 or more"
+                ));
+            }
+            if namespace.max_bytes > limits.message_bytes {
+                faults.push(format!(
+                    "{section}.max_bytes: must not exceed limits.message_bytes; lower it, or use 0"
+                ));
+            }
+        }
+        faults
+    }
+
+    /// Every namespace, and what stands for none, with the section that it is.
+    fn namespace_sections(&self) -> impl Iterator<Item = (String, &Namespace)> {
+        let named = self.namespaces.iter();
+        let named = named.map(|(name, namespace)| (format!("{NAMESPACE}.{name}"), namespace));
+        std::iter::once(("channel".to_owned(), &self.channel)).chain(named)
     }
 }
 
@@ -75,10 +140,18 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-fn describe(key: &Key, config: &Config) -> String {
-    let value = if key.is_secret() { "a value".to_owned() } else { key.get(config) };
-    format!("{}: {value} is not allowed; use {}", key.name, key.allowed())
+fn describe(setting: &Setting, config: &Config) -> String {
+    let key = setting.key;
+    let value = if key.is_secret() { "a value".to_owned() } else { setting.get(config) };
+    format!("{}: {value} is not allowed; use {}", setting.name(), key.allowed())
 }
+
+fn unknown(namespace: &str) -> String {
+    format!("there is no namespace {namespace}; add [{NAMESPACE}.{namespace}]")
+}
+
+/// Bytes of SHA-256, and so of the shortest key for it (RFC 7518 section 3.2).
+const HASH_BYTES: usize = 32;
 
 #[cfg(test)]
 mod tests {
@@ -117,11 +190,35 @@ mod tests {
             (|c| c.limits.ring_bytes = 128 << 10, "limits.ring_bytes"),
             (|c| c.limits.request_bytes = 64 << 10, "limits.request_bytes"),
             (|c| c.server.shards = 1000, "limits.memory"),
+            (|c| c.limits.history_bytes = 64 << 10, "limits.history_bytes"),
             (|c| c.drain.timeout = c.drain.spread / 2, "drain.spread"),
+            (|c| c.auth.personal_namespace = "user".to_owned(), "auth.personal_namespace"),
+            (|c| c.chat.channel = "live:chat".to_owned(), "chat.channel: there is no"),
+            (|c| c.chat.channel = "c".repeat(256), "chat.channel: is longer"),
+            (|c| c.channel.recovery = Recovery::Stream, "channel.recovery"),
+            (|c| c.channel.max_bytes = 65 << 10, "channel.max_bytes"),
         ] {
             let text = fault(set);
             assert!(text.starts_with(key) && !text.contains('\n'), "{text}");
         }
+    }
+
+    #[test]
+    fn each_namespace_is_checked_under_its_own_name() {
+        let with = |name: &str, set: fn(&mut Namespace)| {
+            fault(|config| set(config.namespaces.entry(name.to_owned()).or_default()))
+        };
+        assert_eq!(
+            with("news", |it| it.recovery = Recovery::Cache),
+            "namespace.news.recovery: there is no history to recover from; set \
+             namespace.news.history_size to 1 or more"
+        );
+        let text = with("news", |it| it.history_size = 1_000_001);
+        assert!(text.starts_with("namespace.news.history_size: 1000001 is not allowed"), "{text}");
+        assert_eq!(
+            with("a:b", |_| {}),
+            "namespace.a:b: is no name for a namespace; use letters, digits, - and _"
+        );
     }
 
     #[test]

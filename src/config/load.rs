@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::keys::VARIABLE_PREFIX;
-use super::{Config, ConfigError, Key, keys};
+use super::setting::{NAMESPACE, Setting, VARIABLE_PREFIX};
+use super::{Config, ConfigError};
 
 /// A checked configuration, and where each key that was set came from.
 #[derive(Debug)]
@@ -13,8 +13,8 @@ use super::{Config, ConfigError, Key, keys};
 pub struct Loaded {
     /// What is in force.
     pub config: Config,
-    /// Where it came from, by key; what is not here is the default.
-    pub origins: BTreeMap<&'static str, Origin>,
+    /// Where it came from, by the name of the setting; what is not here is the default.
+    pub origins: BTreeMap<String, Origin>,
     /// What looks like a mistake but may be none.
     pub warnings: Vec<String>,
 }
@@ -64,8 +64,8 @@ pub fn load(
         }
     }
     for (key, flag, value) in flags {
-        if let Some(key) = find(key) {
-            layers.set(key, Origin::Flag(flag), &value);
+        if let Some(setting) = Setting::find(None, key) {
+            layers.set(&setting, Origin::Flag(flag), &value);
         }
     }
     if !layers.faults.is_empty() {
@@ -73,19 +73,14 @@ pub fn load(
     }
     let Layers { config, origins, mut warnings, .. } = layers;
     let config = config.check()?;
-    if config.auth.hmac_secret.as_ref().is_some_and(|secret| secret.expose().len() < HASH_BYTES) {
-        warnings.push(
-            "auth.hmac_secret is under 32 bytes; RFC 7518 asks for as many as the hash has"
-                .to_owned(),
-        );
-    }
+    warnings.extend(config.doubts());
     Ok(Loaded { config, origins, warnings })
 }
 
 #[derive(Default)]
 struct Layers {
     config: Config,
-    origins: BTreeMap<&'static str, Origin>,
+    origins: BTreeMap<String, Origin>,
     warnings: Vec<String>,
     faults: Vec<String>,
 }
@@ -113,7 +108,7 @@ impl Layers {
                 }
                 toml::Value::Table(keys) => {
                     for (key, value) in keys {
-                        self.set_in_file(path, &format!("{section}.{key}"), value);
+                        self.set_in_file(path, None, &format!("{section}.{key}"), value);
                     }
                 }
                 _ => self.faults.push(format!(
@@ -124,83 +119,75 @@ impl Layers {
     }
 
     fn read_namespaces(&mut self, path: &Path, names: toml::Table) {
+        let file = path.display();
         for (name, keys) in names {
             let toml::Value::Table(keys) = keys else {
-                let file = path.display();
-                let fault = format!(
-                    "{file}: {NAMESPACE}.{name} is not a section; write [{NAMESPACE}.{name}]"
-                );
-                self.faults.push(fault);
+                self.faults.push(format!(
+                    "{file}: {NAMESPACE}.{name} is not in a namespace; write [{NAMESPACE}.<name>] \
+                     and {name} = value"
+                ));
                 continue;
             };
-            self.in_namespace(&name, |layers| {
-                for (key, value) in keys {
-                    layers.set_in_file(path, &format!("{CHANNEL}.{key}"), value);
-                }
-            });
+            // One without keys is one too.
+            self.config.namespaces.entry(name.clone()).or_default();
+            for (key, value) in keys {
+                self.set_in_file(path, Some(&name), &key, value);
+            }
         }
     }
 
-    /// Has keys of `channel.*` mean those of a namespace, whose keys are the same.
-    fn in_namespace(&mut self, name: &str, set: impl FnOnce(&mut Self)) {
-        let mut namespace = self.config.namespaces.remove(name).unwrap_or_default();
-        std::mem::swap(&mut self.config.channel, &mut namespace);
-        set(self);
-        std::mem::swap(&mut self.config.channel, &mut namespace);
-        self.config.namespaces.insert(name.to_owned(), namespace);
-    }
-
-    fn set_in_file(&mut self, path: &Path, name: &str, value: toml::Value) {
-        let Some(key) = find(name) else {
-            let hint = nearest(name);
-            return self.faults.push(format!("{}: unknown key {name}; {hint}", path.display()));
+    fn set_in_file(
+        &mut self,
+        path: &Path,
+        namespace: Option<&str>,
+        name: &str,
+        value: toml::Value,
+    ) {
+        let Some(setting) = Setting::find(namespace, name) else {
+            let section = namespace.map_or_else(String::new, |it| format!("{NAMESPACE}.{it}."));
+            let hint = hint(namespace, name);
+            let fault = format!("{}: unknown key {section}{name}; {hint}", path.display());
+            return self.faults.push(fault);
         };
         let origin = Origin::File(path.to_owned());
         match scalar(value) {
-            Some(text) => self.set(key, origin, &text),
+            Some(text) => self.set(&setting, origin, &text),
             None => self.faults.push(format!(
                 "{} in {origin}: a table is not allowed; use {}",
-                key.name,
-                key.allowed()
+                setting.name(),
+                setting.key.allowed()
             )),
         }
     }
 
     fn set_variable(&mut self, variable: String, value: &str) {
-        match keys().iter().find(|key| key.variable() == variable) {
-            Some(key) => self.set(key, Origin::Variable(variable), value),
+        match Setting::find_variable(&self.config, &variable) {
+            Some(setting) => self.set(&setting, Origin::Variable(variable), value),
             None => {
                 let name =
                     variable[VARIABLE_PREFIX.len()..].to_ascii_lowercase().replacen('_', ".", 1);
-                let hint = nearest(&name);
-                self.warnings.push(format!("{variable} sets nothing; {hint}"));
+                self.warnings.push(format!("{variable} sets nothing; {}", hint(None, &name)));
             }
         }
     }
 
-    fn set(&mut self, key: &'static Key, origin: Origin, text: &str) {
-        if key.set(&mut self.config, text) {
-            self.origins.insert(key.name, origin);
+    fn set(&mut self, setting: &Setting, origin: Origin, text: &str) {
+        let name = setting.name();
+        if setting.set(&mut self.config, text) {
+            self.origins.insert(name, origin);
             return;
         }
+        let key = setting.key;
         let value = if key.is_secret() { "a value".to_owned() } else { format!("{text:?}") };
-        let (name, allowed, example) = (key.name, key.allowed(), key.example());
+        let (allowed, example) = (key.allowed(), key.example());
         self.faults
             .push(format!("{name} in {origin}: {value} is not allowed; use {allowed}{example}"));
     }
 }
 
-fn find(name: &str) -> Option<&'static Key> {
-    keys().iter().find(|key| key.name == name)
-}
-
-fn nearest(name: &str) -> String {
-    let last = |name: &str| name.rsplit('.').next().map(str::to_owned);
-    // One that lacks its section, or has another, is nearer than one that merely looks alike.
-    let distance =
-        |key: &&Key| (last(key.name) != last(name), strsim::damerau_levenshtein(key.name, name));
-    keys().iter().min_by_key(distance).map_or_else(String::new, |key| {
-        format!("the nearest key is {} ({})", key.name, key.variable())
+fn hint(namespace: Option<&str>, name: &str) -> String {
+    Setting::nearest(namespace, name).map_or_else(String::new, |setting| {
+        format!("the nearest key is {} ({})", setting.name(), setting.variable())
     })
 }
 
@@ -217,19 +204,11 @@ fn scalar(value: toml::Value) -> Option<String> {
     }
 }
 
-/// The section whose keys every namespace has too.
-const CHANNEL: &str = "channel";
-
-/// What the sections of namespaces begin with.
-const NAMESPACE: &str = "namespace";
-
-/// Bytes of SHA-256, and so of the shortest key for it (RFC 7518 section 3.2).
-const HASH_BYTES: usize = 32;
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
+    use super::super::{Namespace, Publish};
     use super::*;
 
     fn variables(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -318,29 +297,64 @@ mod tests {
     }
 
     #[test]
+    fn namespaces_come_from_file_and_environment() {
+        let path = file(
+            "namespaces",
+            "[channel]\nhistory_size = 1\n[namespace.News]\nhistory_size = 2\npublish = 'token'\n\
+             [namespace.empty]\n",
+        );
+        let environment = variables(&[
+            ("FANFARE_NAMESPACE_NEWS_HISTORY_SIZE", "3"),
+            ("FANFARE_NAMESPACE_BY_VARIABLE_PRESENCE", "on"),
+        ]);
+        let loaded = load(Some(&path), environment, []).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let Config { channel, namespaces, .. } = &loaded.config;
+        let names: Vec<_> = namespaces.keys().map(String::as_str).collect();
+        assert_eq!(names, ["News", "by_variable", "empty"]);
+        assert_eq!((channel.history_size, namespaces["empty"].history_size), (1, 0));
+        let Namespace { history_size, publish, .. } = &namespaces["News"];
+        assert_eq!((*history_size, *publish), (3, Publish::Token));
+        assert_eq!(loaded.origins["channel.history_size"], Origin::File(path.clone()));
+        assert_eq!(loaded.origins["namespace.News.publish"], Origin::File(path));
+        let variable = Origin::Variable("FANFARE_NAMESPACE_BY_VARIABLE_PRESENCE".to_owned());
+        assert_eq!(loaded.origins["namespace.by_variable.presence"], variable);
+    }
+
+    #[test]
+    fn faults_in_a_namespace_name_it() {
+        assert_eq!(
+            fault("namespace-key", "[namespace.news]\nhistory = 1\n"),
+            "FILE: unknown key namespace.news.history; the nearest key is \
+             namespace.news.history_ttl (FANFARE_NAMESPACE_NEWS_HISTORY_TTL)"
+        );
+        assert_eq!(
+            fault("namespace-value", "[namespace.news]\npresence = true\n"),
+            "namespace.news.presence in FILE: \"true\" is not allowed; use off or on"
+        );
+        assert_eq!(
+            fault("namespace-bare", "[namespace]\npresence = 'on'\n"),
+            "FILE: namespace.presence is not in a namespace; write [namespace.<name>] and \
+             presence = value"
+        );
+        let text = fault("namespace-name", "[namespace.'a:b']\npresence = 'on'\n");
+        assert!(text.starts_with("namespace.a:b: is no name"), "{text}");
+    }
+
+    #[test]
+    fn what_may_be_a_mistake_is_a_warning() {
+        let environment = variables(&[
+            ("FANFARE_AUTH_HMAC_SECRET", "sixteen bytes it"),
+            ("FANFARE_NAMESPACE_NEWS_ANONYMOUS", "on"),
+        ]);
+        let warnings = load(None, environment, []).unwrap().warnings;
+        assert!(warnings[0].starts_with("auth.hmac_secret is under 32 bytes"), "{warnings:?}");
+        assert!(warnings[1].starts_with("namespace.news.anonymous lets nobody"), "{warnings:?}");
+    }
+
+    #[test]
     fn a_missing_file_is_an_error() {
         let error = load(Some(Path::new("/nowhere/fanfare.toml")), [], []).unwrap_err();
         assert!(error.to_string().starts_with("cannot read /nowhere/fanfare.toml: "), "{error}");
-    }
-
-    #[test]
-    fn every_default_can_be_written_as_it_is_shown() {
-        for key in keys().iter().filter(|key| !key.is_secret() && key.name != "limits.connections")
-        {
-            assert!(key.set(&mut Config::default(), &key.default()), "{}", key.name);
-        }
-    }
-
-    #[test]
-    fn the_documentation_lists_every_key() {
-        let text = include_str!("../../docs/configuration.md");
-        let rows: Vec<_> = text.lines().filter(|line| line.starts_with("| `")).collect();
-        let row = |key: &Key| {
-            let default =
-                if key.name == "server.shards" { "one a core".to_owned() } else { key.default() };
-            format!("| `{}` | {default} | {} | {} |", key.name, key.allowed(), key.meaning)
-        };
-        let expected: Vec<_> = keys().iter().map(row).collect();
-        assert_eq!(rows, expected, "\n{}", expected.join("\n"));
     }
 }

@@ -5,9 +5,11 @@
 
 mod check;
 mod choice;
-mod keys;
+mod key;
 mod load;
 mod namespace;
+mod setting;
+mod table;
 mod value;
 
 use std::collections::BTreeMap;
@@ -17,9 +19,10 @@ use std::time::Duration;
 
 pub use check::ConfigError;
 use choice::choice;
-pub use keys::{Key, keys};
+pub use key::{Key, keys};
 pub use load::{Loaded, Origin, load};
 pub use namespace::{JoinLeave, Namespace, Publish, Recovery, Subscribe, Switch};
+pub use setting::Setting;
 
 /// Everything that can be set. `Config::default()` is complete but for the secrets, which have no
 /// default: without `auth.hmac_secret` every token is invalid.
@@ -64,6 +67,10 @@ impl Config {
 pub struct Server {
     /// Address and port to listen on.
     pub bind: SocketAddr,
+    /// Where the API, metrics, health and the page listen instead, if anywhere.
+    pub internal_bind: Option<SocketAddr>,
+    /// Origins whose pages may read answers across origins, credentials included.
+    pub allowed_origins: Vec<String>,
     /// Threads that own connections. More use more cores; fewer join more publishes per send.
     pub shards: usize,
     /// Serves the page at `/`, for development only. Set by `fanfare dev`, by no key.
@@ -78,6 +85,22 @@ pub struct Auth {
     pub hmac_secret: Option<Secret>,
     /// The algorithms a token may name: `HS256`, `HS384`, `HS512`.
     pub algorithms: Vec<jsonwebtoken::Algorithm>,
+    /// What those without a token may do.
+    pub anonymous: Anonymous,
+    /// Whether each user is subscribed to a channel of its own, `#` and the user's name.
+    pub personal_channel: Switch,
+    /// The namespace of those channels; empty if they are outside of any.
+    pub personal_namespace: String,
+}
+
+choice! {
+    /// `auth.anonymous`.
+    pub enum Anonymous {
+        /// They may not connect.
+        "off" => Off,
+        /// They may connect, and subscribe in namespaces that allow it.
+        "read" => Read,
+    }
 }
 
 /// `api.*`.
@@ -92,6 +115,8 @@ pub struct Api {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Chat {
+    /// The channel that the chat is: what is said in either is told in both.
+    pub channel: String,
     /// Whether users joining and leaving are told to all.
     pub announce: Announce,
     /// Users present above which joins and leaves give way to a count at most once a second:
@@ -126,6 +151,10 @@ pub struct Heartbeat {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Limits {
+    /// Bytes of a channel's name; over it error 107.
+    pub channel_bytes: usize,
+    /// Channels of this node; over it error 106.
+    pub channels: usize,
     /// Time a closing connection may take to answer, after which its socket is cut.
     pub close_timeout: Duration,
     /// Open sockets; over it accept answers 503. `None`: what the descriptor limit allows less 64.
@@ -134,6 +163,9 @@ pub struct Limits {
     pub handshake_timeout: Duration,
     /// Bytes of a request's line and headers; over it 431.
     pub header_bytes: usize,
+    /// Bytes that the histories of all channels hold together; over it the publication that goes is
+    /// the oldest of the channel that was published to.
+    pub history_bytes: usize,
     /// Arrivals that wait for one shard; when all shards are full accept answers 503.
     pub inbox: usize,
     /// Time an HTTP connection may idle between requests.
@@ -157,6 +189,8 @@ pub struct Limits {
     pub ring_bytes: usize,
     /// Publishes in the ring; over it `Overloaded`.
     pub ring_messages: usize,
+    /// Channels that one connection is subscribed to; over it error 106.
+    pub subscriptions: usize,
 }
 
 /// `drain.*`.
@@ -212,19 +246,36 @@ impl Chat {
 impl Default for Server {
     fn default() -> Self {
         let shards = std::thread::available_parallelism().map_or(1, usize::from).min(SHARDS_MAX);
-        Self { bind: SocketAddr::from(([127, 0, 0, 1], 8080)), shards, dev: false }
+        Self {
+            bind: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            internal_bind: None,
+            allowed_origins: Vec::new(),
+            shards,
+            dev: false,
+        }
     }
 }
 
 impl Default for Auth {
     fn default() -> Self {
-        Self { hmac_secret: None, algorithms: vec![jsonwebtoken::Algorithm::HS256] }
+        Self {
+            hmac_secret: None,
+            algorithms: vec![jsonwebtoken::Algorithm::HS256],
+            anonymous: Anonymous::Off,
+            personal_channel: Switch::Off,
+            personal_namespace: String::new(),
+        }
     }
 }
 
 impl Default for Chat {
     fn default() -> Self {
-        Self { announce: Announce::User, announce_users: 1000, linger: Duration::from_secs(2) }
+        Self {
+            channel: "chat".to_owned(),
+            announce: Announce::User,
+            announce_users: 1000,
+            linger: Duration::from_secs(2),
+        }
     }
 }
 
@@ -237,10 +288,13 @@ impl Default for Heartbeat {
 impl Default for Limits {
     fn default() -> Self {
         Self {
+            channel_bytes: 255,
+            channels: 1 << 20,
             close_timeout: Duration::from_secs(5),
             connections: None,
             handshake_timeout: Duration::from_secs(10),
             header_bytes: 16 << 10,
+            history_bytes: 256 << 20,
             inbox: 8192,
             keepalive_timeout: Duration::from_secs(75),
             memory: 512 << 20,
@@ -252,6 +306,7 @@ impl Default for Limits {
             request_bytes: 1 << 20,
             ring_bytes: 16 << 20,
             ring_messages: 16_384,
+            subscriptions: 128,
         }
     }
 }

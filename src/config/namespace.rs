@@ -24,6 +24,13 @@ pub struct Namespace {
     pub subscribe: Subscribe,
     /// Who may publish over a connection.
     pub publish: Publish,
+    /// Whether those without a user may subscribe, where `auth.anonymous` lets them in and
+    /// `subscribe` does not ask for more than they have.
+    pub anonymous: Switch,
+    /// Subscribers of one channel; 0 is no limit.
+    pub max_subscribers: usize,
+    /// Bytes of one publication's data; 0 is `limits.message_bytes`.
+    pub max_bytes: usize,
 }
 
 impl Namespace {
@@ -48,6 +55,9 @@ impl Default for Namespace {
             join_leave: JoinLeave::Off,
             subscribe: Subscribe::Token,
             publish: Publish::Nobody,
+            anonymous: Switch::Off,
+            max_subscribers: 0,
+            max_bytes: 0,
         }
     }
 }
@@ -89,7 +99,7 @@ choice! {
 choice! {
     /// `subscribe`.
     pub enum Subscribe {
-        /// Whoever is connected; anonymous ones if `auth.anonymous` lets them in.
+        /// Whoever is connected; those without a user if `anonymous` is on.
         "anyone" => Anyone,
         /// Whoever has a token for the channel, or whose connection token names it.
         "token" => Token,

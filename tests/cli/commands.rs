@@ -98,7 +98,10 @@ fn no_secret_is_ever_printed() {
 
 #[test]
 fn check_tells_what_is_in_force_and_where_it_came_from() {
-    let file = File::new("check", "[heartbeat]\ninterval = \"20s\"\ntimeout = \"5s\"\n");
+    let file = File::new(
+        "check",
+        "[heartbeat]\ninterval = \"20s\"\ntimeout = \"5s\"\n[namespace.news]\nhistory_size = 9\n",
+    );
     let mut command = fanfare(&["check", "--config", file.path()]);
     command.env("FANFARE_HEARTBEAT_TIMEOUT", "6s").env("FANFARE_API_KEY", API_KEY);
     let (code, stdout, stderr) = outcome(&mut command);
@@ -109,6 +112,9 @@ fn check_tells_what_is_in_force_and_where_it_came_from() {
         &format!("heartbeat.interval = 20s  # {}", file.path()),
         "heartbeat.timeout = 6s  # FANFARE_HEARTBEAT_TIMEOUT",
         "limits.outbox_bytes = 1MiB  # default",
+        "channel.history_size = 0  # default",
+        &format!("namespace.news.history_size = 9  # {}", file.path()),
+        "namespace.news.publish = nobody  # default",
         "api.key = (set)  # FANFARE_API_KEY",
         "auth.hmac_secret = (not set)  # default",
     ] {
