@@ -2,7 +2,6 @@
 
 use std::error::Error;
 use std::io::Write;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use base64::Engine;
@@ -15,7 +14,8 @@ use fanfare::{Identity, UserId, auth};
 pub(crate) fn complete(loaded: &mut Loaded) -> Result<String, Box<dyn Error>> {
     let Loaded { config, origins, warnings, .. } = loaded;
     config.server.dev = true;
-    if !config.server.bind.ip().is_loopback() {
+    let page = config.server.internal_bind.unwrap_or(config.server.bind);
+    if !page.ip().is_loopback() {
         warnings.push(
             "the page gives tokens to whoever opens it; bind dev to 127.0.0.1 alone".to_owned(),
         );
@@ -35,12 +35,14 @@ pub(crate) fn complete(loaded: &mut Loaded) -> Result<String, Box<dyn Error>> {
 }
 
 /// Prints where everything is, and lines to paste.
-pub(crate) fn greet(config: &Config, address: SocketAddr, key: &str) {
+pub(crate) fn greet(config: &Config, key: &str) {
+    let address = config.server.bind;
+    let internal = config.server.internal_bind.unwrap_or(address);
     let identity = Identity::new(UserId::from(42)).named("Ada");
     let token = auth::sign(&config.auth, &identity, TOKEN_TTL).unwrap_or_default();
-    let post = format!("curl -s -H \"X-API-Key: {key}\" http://{address}/api");
+    let post = format!("curl -s -H \"X-API-Key: {key}\" http://{internal}/api");
     let text = format!(
-        "fanfare listens on http://{address}/ (open it in two tabs)
+        "fanfare listens on http://{internal}/ (open it in two tabs)
 
 a token for user 42, for 24 hours:
   {token}

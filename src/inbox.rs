@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 
 use crate::metrics::ShardStats;
 use crate::protocol::Protocol;
+use crate::server::Door;
 use crate::socket::Permit;
 use crate::user::Identity;
 
@@ -16,7 +17,7 @@ use crate::user::Identity;
 #[derive(Debug)]
 pub(crate) enum Command {
     /// A fresh socket, HTTP yet.
-    Accept(TcpStream, Permit),
+    Accept(TcpStream, Permit, Door),
     /// A socket that an embedder has upgraded.
     Adopt(Permit, Box<Adopted>),
 }

@@ -5,15 +5,17 @@ mod logging;
 mod signals;
 
 use std::error::Error;
-use std::net::{SocketAddr, TcpListener};
+use std::io;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use fanfare::auth::SignError;
-use fanfare::config::{self, Config, Loaded};
-use fanfare::{Identity, UserId, auth};
+use fanfare::config::{self, Config, Loaded, Server};
+use fanfare::server::Listeners;
+use fanfare::{Identity, ServeError, UserId, auth};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -102,20 +104,36 @@ impl From<config::ConfigError> for Failure {
     }
 }
 
+impl From<ServeError> for Failure {
+    fn from(error: ServeError) -> Self {
+        Self::Run(error.into())
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Run(error.into())
+    }
+}
+
 fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Dev { bind, shards } => {
             let mut loaded = load(None, bind, shards)?;
             let key = dev::complete(&mut loaded).map_err(Failure::Run)?;
-            serve(loaded, |config, address| dev::greet(config, address, &key))
+            serve(loaded, |config| dev::greet(config, &key))
         }
         Command::Serve { config, bind, shards } => {
             let loaded = load(config.as_deref(), bind, shards)?;
             if loaded.config.auth.hmac_secret.is_none() {
                 return Err(Failure::Setup(NO_SECRET.to_owned()));
             }
-            serve(loaded, |config, address| {
-                tracing::info!(%address, shards = config.server.shards, "serving");
+            serve(loaded, |config| {
+                let Server { bind: address, internal_bind, shards, .. } = config.server;
+                tracing::info!(%address, shards, "serving");
+                if let Some(address) = internal_bind {
+                    tracing::info!(%address, "serving the api, metrics and health");
+                }
                 if config.api.key.is_none() {
                     tracing::info!("the api is off; set api.key (FANFARE_API_KEY) to use it");
                 }
@@ -175,26 +193,22 @@ fn load(
     Ok(config::load(file, variables, flags)?)
 }
 
-/// Serves until a signal ends it; `announce` is told the address once it is bound.
-fn serve(loaded: Loaded, announce: impl FnOnce(&Config, SocketAddr)) -> Result<(), Failure> {
-    let Loaded { config, warnings, .. } = loaded;
+/// Serves until a signal ends it; `announce` is told what is served once that is bound, and where.
+fn serve(loaded: Loaded, announce: impl FnOnce(&Config)) -> Result<(), Failure> {
+    let Loaded { mut config, warnings, .. } = loaded;
     let _log = logging::start(&config.log.filter).map_err(Failure::Setup)?;
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     raise_descriptor_limit();
-    let bind = config.server.bind;
-    let listener = TcpListener::bind(bind).map_err(|error| {
-        Failure::Run(
-            format!("cannot listen on {bind}: {error}; use --bind for another address").into(),
-        )
-    })?;
-    let address = listener.local_addr().map_err(|error| Failure::Run(error.into()))?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| Failure::Run(error.into()))?;
+    let listeners = Listeners::bind(&config.server)?;
+    // A port that was 0 is known now.
+    config.server.bind = listeners.public.local_addr()?;
+    let internal = listeners.internal.as_ref().map(TcpListener::local_addr);
+    config.server.internal_bind = internal.transpose()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let shutdown = signals::shutdown().map_err(|error| Failure::Run(error.into()))?;
-        announce(&config, address);
-        let served = fanfare::serve(listener, config, shutdown).await;
-        served.map_err(|error| Failure::Run(error.into()))
+        let shutdown = signals::shutdown()?;
+        announce(&config);
+        Ok(fanfare::serve(listeners, config, shutdown).await?)
     })
 }
 

@@ -316,8 +316,8 @@ impl Shard {
 
     async fn receive(self: &Rc<Self>) {
         match self.hub.shards[usize::from(self.index)].receive().await {
-            Command::Accept(stream, permit) => match Socket::new(stream, permit) {
-                Ok(socket) => drop(spawn_local(server::serve_socket(self.clone(), socket))),
+            Command::Accept(stream, permit, door) => match Socket::new(stream, permit) {
+                Ok(socket) => drop(spawn_local(server::serve_socket(self.clone(), socket, door))),
                 Err(error) => tracing::debug!(%error, "a fresh socket is of no use"),
             },
             Command::Adopt(permit, adopted) => {

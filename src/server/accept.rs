@@ -1,7 +1,7 @@
 //! The accept loop: from the listener to the least loaded shard.
 
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, pending};
 use std::io;
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -10,22 +10,32 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Semaphore;
 
+use super::listeners::{Door, Listeners};
 use crate::hub::Inner;
 use crate::inbox::Command;
 use crate::socket::Permit;
 
-/// Accepts until `shutdown` resolves, then closes the listener.
+/// Accepts until `shutdown` resolves, then closes the listeners.
 pub(super) async fn until(
     shutdown: impl Future<Output = ()>,
-    listener: TcpListener,
+    listeners: Listeners,
     hub: &Arc<Inner>,
 ) -> io::Result<()> {
-    listener.set_nonblocking(true)?;
-    socket2::SockRef::from(&listener).listen(backlog(hub))?;
-    let listener = tokio::net::TcpListener::from_std(listener)?;
-    let accept = Accept { listener, hub, refusals: Arc::new(Semaphore::new(REFUSALS_MAX)) };
+    let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
+    let accept = |listener, door| Accept::new(listener, door, hub, refusals.clone());
+    let Listeners { public, internal } = listeners;
+    let door = if internal.is_some() { Door::Public } else { Door::Only };
+    let public = accept(public, door)?;
+    let internal = internal.map(|listener| accept(listener, Door::Internal)).transpose()?;
+    let internal = async {
+        match internal {
+            Some(accept) => accept.run().await,
+            None => pending().await,
+        }
+    };
     tokio::select! {
-        never = accept.run() => match never {},
+        never = public.run() => match never {},
+        never = internal => match never {},
         () = shutdown => Ok(()),
     }
 }
@@ -40,11 +50,23 @@ fn backlog(hub: &Inner) -> i32 {
 
 struct Accept<'a> {
     listener: tokio::net::TcpListener,
+    door: Door,
     hub: &'a Arc<Inner>,
     refusals: Arc<Semaphore>,
 }
 
-impl Accept<'_> {
+impl<'a> Accept<'a> {
+    fn new(
+        listener: TcpListener,
+        door: Door,
+        hub: &'a Arc<Inner>,
+        refusals: Arc<Semaphore>,
+    ) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        socket2::SockRef::from(&listener).listen(backlog(hub))?;
+        Ok(Self { listener: tokio::net::TcpListener::from_std(listener)?, door, hub, refusals })
+    }
+
     async fn run(&self) -> Infallible {
         let mut backoff = BACKOFF_MIN;
         loop {
@@ -71,9 +93,9 @@ impl Accept<'_> {
     fn place(&self, mut stream: TcpStream) {
         for shard in self.hub.shards_by_load() {
             let Some(permit) = Permit::take(self.hub, shard) else { break };
-            match self.hub.shards[shard].send(Command::Accept(stream, permit)) {
+            match self.hub.shards[shard].send(Command::Accept(stream, permit, self.door)) {
                 Ok(()) => return,
-                Err(Command::Accept(returned, _)) => stream = returned,
+                Err(Command::Accept(returned, ..)) => stream = returned,
                 Err(Command::Adopt(..)) => return,
             }
         }
@@ -122,7 +144,7 @@ const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
-    use std::future::{pending, poll_fn};
+    use std::future::poll_fn;
     use std::pin::pin;
     use std::task::Poll;
 
@@ -134,7 +156,7 @@ mod tests {
         let hub = Hub::start(Config::default()).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let mut accepting = pin!(until(pending(), listener, &hub.inner));
+        let mut accepting = pin!(until(pending(), listener.into(), &hub.inner));
         assert!(
             poll_fn(|context| Poll::Ready(accepting.as_mut().poll(context).is_pending())).await
         );

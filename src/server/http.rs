@@ -14,6 +14,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 
+use super::listeners::Door;
 use super::pace::Pace;
 use super::respond::Body;
 use super::route::route;
@@ -27,14 +28,14 @@ use crate::socket::Socket;
 
 /// Serves HTTP on a fresh socket; a WebSocket that comes of it goes on in tasks of its own, so
 /// that nothing of this one stays.
-pub(crate) async fn serve_socket(shard: Rc<Shard>, socket: Socket) {
+pub(crate) async fn serve_socket(shard: Rc<Shard>, socket: Socket, door: Door) {
     let limits = &shard.hub.config.limits;
     let pace = Rc::new(Pace::new(limits));
     let upgrade = Rc::new(RefCell::new(None));
     let service = service_fn(|request: Request<Incoming>| {
         let (shard, pace, upgrade) = (shard.clone(), pace.clone(), upgrade.clone());
         Box::pin(async move {
-            let response = route(&shard, request, &pace, &upgrade).await;
+            let response = route(&shard, door, request, &pace, &upgrade).await;
             pace.rest();
             Ok::<Response<Body>, Infallible>(response)
         })

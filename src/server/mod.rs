@@ -4,6 +4,7 @@ mod accept;
 mod adopt;
 mod api;
 mod http;
+mod listeners;
 mod pace;
 mod page;
 mod respond;
@@ -13,56 +14,65 @@ mod wire;
 
 use std::future::Future;
 use std::io;
-use std::net::TcpListener;
+use std::net::SocketAddr;
 
 pub use adopt::{AdoptError, adopt, adopt_with};
 pub(crate) use http::serve_socket;
+pub(crate) use listeners::Door;
+pub use listeners::Listeners;
 pub use upgrade::{HandshakeError, accept as accept_upgrade};
 
 use crate::config::Config;
 use crate::hub::{Hub, StartError};
 
-/// Runs a server on a bound listener until `shutdown` resolves, then drains it.
+/// Runs a server on a bound listener, or two, until `shutdown` resolves, then drains it.
 ///
-/// Takes whatever port the listener is bound to; `config.server.bind` is for those who bind.
+/// Takes whatever ports the listeners are bound to: `server.bind` and `server.internal_bind` are for
+/// [`Listeners::bind`].
 /// Returns once every socket is gone, at the latest `drain.timeout` after `shutdown`.
 ///
 /// # Errors
 ///
-/// The configuration breaks a bound, or the system refuses a thread or the listener.
+/// The configuration breaks a bound or asks for a listener that is not given, or the system refuses
+/// a thread or a listener.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 /// use fanfare::Config;
 /// use fanfare::config::Secret;
+/// use fanfare::server::Listeners;
 ///
 /// let mut config = Config::default();
 /// config.auth.hmac_secret = Some(Secret::new("at least thirty-two bytes of secret"));
-/// let listener = std::net::TcpListener::bind("127.0.0.1:8080")?;
+/// let listeners = Listeners::bind(&config.server)?; // or a TcpListener alone
 /// let shutdown = async { tokio::signal::ctrl_c().await.unwrap_or_default() };
-/// fanfare::serve(listener, config, shutdown).await?;
+/// fanfare::serve(listeners, config, shutdown).await?;
 /// # Ok(())
 /// # }
 /// ```
 pub async fn serve(
-    listener: TcpListener,
+    listeners: impl Into<Listeners>,
     config: Config,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
-    serve_hub(listener, &Hub::start(config)?, shutdown).await
+    serve_hub(listeners, &Hub::start(config)?, shutdown).await
 }
 
 /// Like [`serve`], for a hub that the caller also publishes through.
 ///
 /// # Errors
 ///
-/// The system refuses the listener.
+/// The configuration asks for a listener that is not given, or the system refuses one.
 pub async fn serve_hub(
-    listener: TcpListener,
+    listeners: impl Into<Listeners>,
     hub: &Hub,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
-    accept::until(shutdown, listener, &hub.inner).await.map_err(ServeError::Listener)?;
+    let listeners = listeners.into();
+    if hub.inner.config.server.internal_bind.is_some() && listeners.internal.is_none() {
+        return Err(ServeError::NoInternal);
+    }
+    accept::until(shutdown, listeners, &hub.inner).await.map_err(ServeError::Listener)?;
     tracing::info!(connections = hub.connections(), "draining");
     let left = hub.drain().await;
     if left > 0 {
@@ -75,6 +85,22 @@ pub async fn serve_hub(
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServeError {
+    /// An address cannot be bound.
+    #[error("cannot listen on {address}: {source}; set {key} to another address")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// What sets it.
+        key: &'static str,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// `server.internal_bind` is set, so that its endpoints may not be served on the only listener.
+    #[error(
+        "server.internal_bind is set, but only one listener is given; use Listeners::bind, or \
+         leave it out"
+    )]
+    NoInternal,
     /// The hub did not start.
     #[error(transparent)]
     Start(#[from] StartError),

@@ -8,6 +8,7 @@ use hyper::body::Incoming;
 use hyper::header::HOST;
 use hyper::{Method, Request, Response, StatusCode, Version};
 
+use super::listeners::Door;
 use super::pace::Pace;
 use super::respond::{Body, Fault, text};
 use super::upgrade::{self, Upgrade};
@@ -19,6 +20,7 @@ use crate::shard::Shard;
 /// Answers one request; a WebSocket handshake also leaves what the socket becomes.
 pub(super) async fn route(
     shard: &Rc<Shard>,
+    door: Door,
     request: Request<Incoming>,
     pace: &Pace,
     upgrade: &RefCell<Option<Upgrade>>,
@@ -28,7 +30,10 @@ pub(super) async fn route(
         return Fault::bad_request("send a host header").into_response();
     }
     let path = request.uri().path();
-    let answer = if let Some(method) = path.strip_prefix("/api/") {
+    let answer = if let Some(fault) = wrong_door(door, path) {
+        pace.received();
+        Err(fault)
+    } else if let Some(method) = path.strip_prefix("/api/") {
         let method = method.to_owned();
         api::answer(&shard.hub, &method, request, pace).await
     } else {
@@ -51,12 +56,29 @@ pub(super) async fn route(
             },
             "/metrics" => get(&request)
                 .map(|()| text(StatusCode::OK, METRICS_TYPE, metrics::exposition(&shard.hub))),
-            "/" if shard.hub.config.server.dev => get(&request).map(|()| page::page(&shard.hub)),
+            "/" if shard.hub.config.server.dev => {
+                get(&request).map(|()| page::page(&shard.hub, door))
+            }
             "/api" => Err(Fault::not_found("name the method, as in POST /api/broadcast_all")),
             _ => Err(Fault::not_found("nothing is here; connect to /ws/chat")),
         }
     };
     answer.unwrap_or_else(Fault::into_response)
+}
+
+/// What is said at the door that a path is not behind.
+fn wrong_door(door: Door, path: &str) -> Option<Fault> {
+    let is_internal = path.starts_with("/api/")
+        || matches!(path, "/" | "/api" | "/health" | "/metrics" | "/ready");
+    match (door, is_internal) {
+        (Door::Public, true) => {
+            Some(Fault::not_found("this is not for the public; it is at server.internal_bind"))
+        }
+        (Door::Internal, false) => Some(Fault::not_found(
+            "only the api, metrics and health are here; peers connect to server.bind",
+        )),
+        _ => None,
+    }
 }
 
 /// Ready: not draining, and a probe comes through the ring and every shard in time.

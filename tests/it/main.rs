@@ -13,6 +13,8 @@ mod adopt;
 mod api;
 // What people say to each other, to the byte, and what is answered to nonsense.
 mod chat;
+// Which endpoints are where, once internal ones have an address of their own.
+mod doors;
 // How a server ends: who is told what, and when it is over.
 mod drain;
 // Another HTTP server that hands its connections to the hub.

@@ -1,10 +1,11 @@
 //! [`TestServer`]: the whole server in this process, with the hub at hand.
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use fanfare::config::Secret;
+use fanfare::server::Listeners;
 use fanfare::{Config, Hub, Identity, UserId, auth, server};
 use tokio::sync::oneshot;
 
@@ -13,6 +14,8 @@ pub use crate::peer::*;
 /// A server on a thread of its own, drained when dropped.
 pub struct TestServer {
     pub address: SocketAddr,
+    /// Where the API, metrics and health are, if the settings part them from the rest.
+    pub internal: Option<SocketAddr>,
     pub hub: Hub,
     config: Config,
     shutdown: Option<oneshot::Sender<()>>,
@@ -30,22 +33,24 @@ impl TestServer {
         let mut config = Config::default();
         config.auth.hmac_secret = Some(Secret::new(SECRET));
         config.api.key = Some(Secret::new(API_KEY));
+        config.server.bind = "127.0.0.1:0".parse().unwrap();
         config.server.shards = 1;
         config.chat.announce = fanfare::config::Announce::Off;
         config.drain.spread = Duration::from_millis(20);
         config.drain.timeout = Duration::from_secs(5);
         set(&mut config);
         let hub = Hub::start(config.clone()).unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
+        let listeners = Listeners::bind(&config.server).unwrap();
+        let address = listeners.public.local_addr().unwrap();
+        let internal = listeners.internal.as_ref().map(|it| it.local_addr().unwrap());
         let (shutdown, signal) = oneshot::channel();
         let serving = hub.clone();
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let shutdown = async { signal.await.unwrap_or(()) };
-            runtime.unwrap().block_on(server::serve_hub(listener, &serving, shutdown)).unwrap();
+            runtime.unwrap().block_on(server::serve_hub(listeners, &serving, shutdown)).unwrap();
         });
-        Self { address, hub, config, shutdown: Some(shutdown), thread: Some(thread) }
+        Self { address, internal, hub, config, shutdown: Some(shutdown), thread: Some(thread) }
     }
 
     /// A token for an hour.
