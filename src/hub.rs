@@ -23,7 +23,7 @@ use crate::inbox::ShardHandle;
 use crate::message::Message;
 use crate::metrics::HubStats;
 use crate::presence::Crowd;
-use crate::protocol::centrifuge::ClientInfo;
+use crate::protocol::centrifuge::{ClientInfo, Error};
 use crate::registry::Registry;
 use crate::ring::{Audience, Load, Probe, Reservation, Ring, Share};
 use crate::shard;
@@ -173,6 +173,8 @@ pub(crate) struct Inner {
     pub(crate) drained: Notify,
     pub(crate) started: Instant,
     pub(crate) verifier: Verifier,
+    /// The channel that the chat is.
+    pub(crate) chat: Arc<str>,
     /// Tells this run of this node apart from others.
     pub(crate) uid: String,
     /// The host's name.
@@ -205,6 +207,7 @@ impl Inner {
             drained: Notify::new(),
             started: Instant::now(),
             verifier: Verifier::new(&config.auth),
+            chat: config.chat.channel.as_str().into(),
             uid: format!("{:016x}", RandomState::new().hash_one(std::process::id())),
             name: rustix::system::uname().nodename().to_string_lossy().into_owned(),
             phase: watch::Sender::new(Phase::Open),
@@ -237,7 +240,7 @@ impl Inner {
         info: Option<Arc<ClientInfo>>,
         share: Option<&Arc<Share>>,
     ) -> Result<usize, PublishError> {
-        if name == self.config.chat.channel {
+        if name == &*self.chat {
             return self.tell(&Message::text_of(data), Audience::Chat, share);
         }
         let reservation = self.reserve(data.len(), share)?;
@@ -251,6 +254,15 @@ impl Inner {
         self.with_post(publication, send).map_err(|_| PublishError::Overloaded)
     }
 
+    /// The options of a channel, or why there can be none of that name.
+    pub(crate) fn namespace(&self, channel: &str) -> Result<&Namespace, Error> {
+        let max_bytes = self.config.limits.channel_bytes;
+        if !(1..=max_bytes).contains(&channel.len()) || channel.contains(char::is_control) {
+            return Err(Error::BAD_REQUEST);
+        }
+        self.config.namespace(channel).ok_or(Error::UNKNOWN_CHANNEL)
+    }
+
     /// Sends a message to all, and what it comes to on the chat's channel.
     fn tell(
         &self,
@@ -261,8 +273,7 @@ impl Inner {
         let reservation = self.reserve(message.len(), share)?;
         // Encoded here rather than by the shards, one of which would else keep the rest waiting.
         message.frame();
-        let publication =
-            Publication::new(self.config.chat.channel.as_str().into(), message.payload().clone());
+        let publication = Publication::new(self.chat.clone(), message.payload().clone());
         let send = |post: Option<(Post, usize)>| {
             let reach = self.connections.load(Ordering::SeqCst);
             let post = post.map(|(post, _)| post);

@@ -120,7 +120,13 @@ impl Shard {
         let info = connection.who().map(|who| who.info(terms.info.clone()));
         let max_bytes = self.hub.config.limits.outbox_bytes / 2;
         let channels = &self.hub.channels;
+        let has_room =
+            connection.subscriptions.borrow().len() < self.hub.config.limits.subscriptions;
         let entered = channels.subscribe_with(name, window, |channel, state| {
+            let max = namespace.max_subscribers;
+            if !has_room || (max > 0 && state.subscribers() >= max) {
+                return Err(SubscribeError::LimitExceeded);
+            }
             let recovered = recover.map(|recover| match namespace.recovery {
                 Recovery::Stream => missed(state, &recover.from, max_bytes),
                 _ => Ok(state.history.latest().cloned().into_iter().collect()),

@@ -12,7 +12,7 @@ use crate::protocol::json;
 use crate::user::UserId;
 
 /// What a connection token grants.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct ConnectionGrant {
     /// `None` is an anonymous user.
     pub(crate) user: Option<UserId>,

@@ -11,23 +11,25 @@ use super::{Call, Refusal};
 use crate::auth::TokenError;
 use crate::auth::grant::{ConnectionGrant, SubscriptionOptions};
 use crate::close::CloseReason;
+use crate::config::{Anonymous, Auth, Switch};
 use crate::protocol::centrifuge::{self, Error};
 use crate::protocol::json;
 use crate::subscription::Who;
-use crate::user::Identity;
+use crate::user::{Identity, UserId};
 
 impl Call<'_> {
     pub(super) fn connect(&self, connect: &centrifuge::Connect<'_>) -> Result<String, Refusal> {
         let hub = &self.shard.hub;
-        let grant = hub.verifier.connection(&connect.token, SystemTime::now());
-        let ConnectionGrant { user, expires, info, subs } = match grant {
-            Ok(grant) => grant,
-            Err(TokenError::Expired) => return Err(Error::TOKEN_EXPIRED.into()),
-            Err(error) => {
-                hub.stats.fail_handshake(error.label());
-                return Err(CloseReason::INVALID_TOKEN.into());
-            }
-        };
+        let ConnectionGrant { user, expires, info, mut subs } = self.grant(&connect.token)?;
+        if let Some(user) = &user
+            && hub.config.auth.personal_channel == Switch::On
+        {
+            subs.entry(personal_channel(&hub.config.auth, user)).or_default();
+        }
+        // Looked at first, as a peer that is refused must not have come in.
+        for channel in subs.keys() {
+            self.namespace(channel)?;
+        }
         let client = uuid::Uuid::new_v4().to_string();
         let who = Who { client: client.as_str().into(), user: user.clone(), info };
         let life = &self.connection.life;
@@ -52,6 +54,21 @@ impl Call<'_> {
         }))
     }
 
+    /// What its token, or the lack of one, lets a peer do.
+    fn grant(&self, token: &str) -> Result<ConnectionGrant, Refusal> {
+        let hub = &self.shard.hub;
+        if token.is_empty() && hub.config.auth.anonymous == Anonymous::Read {
+            return Ok(ConnectionGrant::default());
+        }
+        hub.verifier.connection(token, SystemTime::now()).map_err(|error| match error {
+            TokenError::Expired => Error::TOKEN_EXPIRED.into(),
+            error => {
+                hub.stats.fail_handshake(error.label());
+                CloseReason::INVALID_TOKEN.into()
+            }
+        })
+    }
+
     /// Subscribes to what its token names, from where it says that it was.
     fn subscribe_all(
         &self,
@@ -59,9 +76,10 @@ impl Call<'_> {
         subs: BTreeMap<String, SubscriptionOptions>,
     ) -> Result<BTreeMap<String, Box<RawValue>>, Refusal> {
         let mut results = BTreeMap::new();
+        let Some(who) = self.connection.who() else { return Ok(results) };
         for (name, options) in subs {
             let namespace = self.namespace(&name)?;
-            let result = self.enter_by_server(&name, namespace, were.get(&*name), options)?;
+            let result = self.enter_by_server(who, &name, namespace, were.get(&*name), options)?;
             results.insert(name, RawValue::from_string(result).map_err(|_| Error::INTERNAL)?);
         }
         Ok(results)
@@ -82,6 +100,12 @@ impl Call<'_> {
         let (expires, ttl) = lease(expires);
         Ok(json::encode(&RefreshResult { client: &who.client, version: VERSION, expires, ttl }))
     }
+}
+
+/// The channel of one user alone, which the server subscribes each of its connections to.
+fn personal_channel(auth: &Auth, user: &UserId) -> String {
+    let namespace = &auth.personal_namespace;
+    if namespace.is_empty() { format!("#{user}") } else { format!("{namespace}:#{user}") }
 }
 
 /// Whether a token ends, and in how many seconds, at least 1.

@@ -150,7 +150,10 @@ impl Call<'_> {
 
     fn publish(&self, who: &Who, publish: &centrifuge::Publish<'_>) -> Result<String, Refusal> {
         let data = publish.data.ok_or(Error::BAD_REQUEST)?;
-        self.namespace(&publish.channel)?;
+        let namespace = self.namespace(&publish.channel)?;
+        if namespace.max_bytes > 0 && data.get().len() > namespace.max_bytes {
+            return Err(Error::LIMIT_EXCEEDED.into());
+        }
         let info = {
             let subscriptions = self.connection.subscriptions.borrow();
             let subscription = subscriptions.get(&*publish.channel);
@@ -164,7 +167,7 @@ impl Call<'_> {
     }
 
     fn namespace(&self, channel: &str) -> Result<&Namespace, Error> {
-        self.shard.hub.config.namespace(channel).ok_or(Error::UNKNOWN_CHANNEL)
+        self.shard.hub.namespace(channel)
     }
 }
 

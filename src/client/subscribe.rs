@@ -11,7 +11,7 @@ use super::{Call, Refusal};
 use crate::auth::TokenError;
 use crate::auth::grant::{SubscriptionGrant, SubscriptionOptions};
 use crate::channel::history::Position;
-use crate::config::{Namespace, Publish, Subscribe};
+use crate::config::{Namespace, Publish, Subscribe, Switch};
 use crate::protocol::centrifuge::{self, Error, REJECT_UNRECOVERED};
 use crate::protocol::json;
 use crate::subscription::{Entered, Recover, Terms, Who};
@@ -31,7 +31,7 @@ impl Call<'_> {
             is_server_side: false,
             hears_join_leave: asked.join_leave,
             expires: expires.map(|expires| expires + REFRESH_GRACE),
-            ..terms(namespace, &options)
+            ..terms(who, namespace, &options)
         };
         self.enter(&asked.channel, namespace, Some(asked), terms, options.data, expires)
     }
@@ -39,12 +39,13 @@ impl Call<'_> {
     /// Subscribes a peer to what its connection token names.
     pub(super) fn enter_by_server(
         &self,
+        who: &Who,
         name: &str,
         namespace: &Namespace,
         asked: Option<&centrifuge::Subscribe<'_>>,
         options: SubscriptionOptions,
     ) -> Result<String, Refusal> {
-        let terms = terms(namespace, &options);
+        let terms = terms(who, namespace, &options);
         self.enter(name, namespace, asked, terms, options.data, None)
     }
 
@@ -82,7 +83,8 @@ impl Call<'_> {
             return Ok((grant.options, grant.expires));
         }
         let may_subscribe = match namespace.subscribe {
-            Subscribe::Anyone => who.user.is_some(),
+            Subscribe::Anyone if asked.channel.contains('#') => who.is_named_by(&asked.channel),
+            Subscribe::Anyone => who.user.is_some() || namespace.anonymous == Switch::On,
             Subscribe::Token => false,
             Subscribe::Named => who.is_named_by(&asked.channel),
         };
@@ -148,12 +150,12 @@ impl Who {
 }
 
 /// The terms of a subscription that the server makes.
-fn terms(namespace: &Namespace, options: &SubscriptionOptions) -> Terms {
+fn terms(who: &Who, namespace: &Namespace, options: &SubscriptionOptions) -> Terms {
     Terms {
         info: options.info.clone(),
         may_publish: match namespace.publish {
             Publish::Nobody => false,
-            Publish::Subscribers => true,
+            Publish::Subscribers => who.user.is_some(),
             Publish::Token => options.allow.iter().any(|what| what == "pub"),
         },
         is_server_side: true,
