@@ -50,12 +50,12 @@ pub(crate) struct Permit {
 }
 
 impl Permit {
-    /// A permit, unless as many are out as the limit allows.
-    pub(crate) fn take(hub: &Arc<Inner>, shard: usize) -> Option<Self> {
+    /// A permit, unless as many are out as the limit and `spare` allow.
+    pub(crate) fn take(hub: &Arc<Inner>, shard: usize, spare: usize) -> Option<Self> {
         let taken = hub.sockets.fetch_add(1, Ordering::AcqRel);
         hub.shards[shard].sockets.fetch_add(1, Ordering::Relaxed);
         let permit = Self { hub: hub.clone(), shard };
-        (taken < hub.max_sockets).then_some(permit)
+        (taken < hub.max_sockets.saturating_add(spare)).then_some(permit)
     }
 }
 

@@ -8,7 +8,6 @@ use hyper::Uri;
 use jsonwebtoken::Algorithm;
 
 use super::choice::Choice;
-use super::table::KEYS;
 use super::value::{format_duration, format_size, parse_duration, parse_size};
 use super::{Config, Secret};
 
@@ -20,12 +19,6 @@ pub struct Key {
     /// What it does, and what is traded.
     pub meaning: &'static str,
     kind: Kind,
-}
-
-/// Every key, in the order of the documentation. Those of `channel.*` are the keys of each
-/// namespace too; see [`Config::settings`].
-pub fn keys() -> &'static [Key] {
-    KEYS
 }
 
 impl Key {
@@ -76,7 +69,7 @@ impl Key {
     }
 
     /// The value in a configuration, as text; of a secret only whether there is one.
-    pub fn get(&self, config: &Config) -> String {
+    pub(super) fn get(&self, config: &Config) -> String {
         // The table holds one accessor a key, and it is for writing.
         let mut config = config.clone();
         match &self.kind {
@@ -213,7 +206,7 @@ pub(super) const FILTER: Form =
 
 pub(super) const CHANNEL_NAME: Form = Form {
     allowed: "the name of a channel such as chat or news:chat",
-    is_allowed: |name| !name.is_empty(),
+    is_allowed: |name| !name.is_empty() && !name.contains(char::is_control),
 };
 
 pub(super) const NAMESPACE_NAME: Form = Form {
@@ -234,6 +227,7 @@ const HMAC: [Algorithm; 3] = [Algorithm::HS256, Algorithm::HS384, Algorithm::HS5
 
 #[cfg(test)]
 mod tests {
+    use super::super::table::KEYS;
     use super::*;
 
     #[test]
@@ -267,7 +261,7 @@ mod tests {
     fn every_default_can_be_written_as_it_is_shown() {
         let is_shown =
             |key: &&Key| key.name != "limits.connections" && !key.default().starts_with('(');
-        for key in keys().iter().filter(is_shown) {
+        for key in KEYS.iter().filter(is_shown) {
             assert!(key.set(&mut Config::default(), &key.default()), "{}", key.name);
         }
     }
@@ -275,7 +269,7 @@ mod tests {
     #[test]
     fn what_may_be_nothing_is_set_by_nothing() {
         for name in ["server.internal_bind", "server.allowed_origins", "auth.personal_namespace"] {
-            let key = keys().iter().find(|key| key.name == name).unwrap();
+            let key = KEYS.iter().find(|key| key.name == name).unwrap();
             assert_eq!(key.default(), "(none)");
             assert!(key.set(&mut Config::default(), ""), "{name}");
         }

@@ -164,9 +164,12 @@ impl Layers {
         match Setting::find_variable(&self.config, &variable) {
             Some(setting) => self.set(&setting, Origin::Variable(variable), value),
             None => {
-                let name =
-                    variable[VARIABLE_PREFIX.len()..].to_ascii_lowercase().replacen('_', ".", 1);
-                self.warnings.push(format!("{variable} sets nothing; {}", hint(None, &name)));
+                let name = variable[VARIABLE_PREFIX.len()..].to_ascii_lowercase();
+                let hint = match name.splitn(3, '_').collect::<Vec<_>>()[..] {
+                    [NAMESPACE, namespace, key] => hint(Some(namespace), key),
+                    _ => hint(None, &name.replacen('_', ".", 1)),
+                };
+                self.warnings.push(format!("{variable} sets nothing; {hint}"));
             }
         }
     }
@@ -284,14 +287,20 @@ mod tests {
 
     #[test]
     fn an_unknown_variable_warns_and_names_the_nearest_key() {
-        let environment =
-            variables(&[("FANFARE_LIMIT_MEMORY", "1"), ("FANFARE_BIND", "1"), ("PATH", "/bin")]);
+        let environment = variables(&[
+            ("FANFARE_LIMIT_MEMORY", "1"),
+            ("FANFARE_BIND", "1"),
+            ("PATH", "/bin"),
+            ("FANFARE_NAMESPACE_NEWS_HISTROY_SIZE", "1"),
+        ]);
         let warnings = load(None, environment, []).unwrap().warnings;
         assert_eq!(
             warnings,
             [
                 "FANFARE_LIMIT_MEMORY sets nothing; the nearest key is limits.memory (FANFARE_LIMITS_MEMORY)",
                 "FANFARE_BIND sets nothing; the nearest key is server.bind (FANFARE_SERVER_BIND)",
+                "FANFARE_NAMESPACE_NEWS_HISTROY_SIZE sets nothing; the nearest key is \
+                 namespace.news.history_size (FANFARE_NAMESPACE_NEWS_HISTORY_SIZE)",
             ]
         );
     }

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 pub use check::ConfigError;
 use choice::choice;
-pub use key::{Key, keys};
+pub use key::Key;
 pub use load::{Loaded, Origin, load};
 pub use namespace::{JoinLeave, Namespace, Publish, Recovery, Subscribe, Switch};
 pub use setting::Setting;

@@ -59,13 +59,13 @@ impl Setting {
     /// The setting whose name is nearest to one that is none.
     pub(super) fn nearest(namespace: Option<&str>, name: &str) -> Option<Self> {
         let last = |name: &str| name.rsplit('.').next().map(str::to_owned);
-        // One that lacks its section, or has another, is nearer than one that merely looks alike.
-        let distance = |key: &&Key| {
-            (last(key.name) != last(name), strsim::damerau_levenshtein(key.name, name))
-        };
+        let distance = |key: &str| strsim::damerau_levenshtein(key, name);
         let key = match namespace {
-            None => KEYS.iter().min_by_key(distance),
-            Some(_) => namespace_keys().min_by_key(distance),
+            // One that lacks its section, or has another, is nearer than one that merely looks alike.
+            None => {
+                KEYS.iter().min_by_key(|key| (last(key.name) != last(name), distance(key.name)))
+            }
+            Some(_) => namespace_keys().min_by_key(|key| in_channel(key).map(distance)),
         };
         Some(Self { key: key?, namespace: namespace.map(str::to_owned) })
     }

@@ -199,7 +199,7 @@ pub(super) static KEYS: &[Key] = &[
     ),
     Key::new(
         "limits.connections",
-        "Open sockets; over it accept answers 503. The default follows the descriptor limit, raised to its hard bound at start.",
+        "Open sockets; over it accept answers 503, at `server.internal_bind` 16 later. The default follows the descriptor limit, raised to its hard bound at start.",
         Kind::Connections(|c| &mut c.limits.connections),
     ),
     Key::new(

@@ -91,8 +91,9 @@ impl<'a> Accept<'a> {
 
     /// Hands a socket to the least loaded shard whose inbox has room, or answers 503.
     fn place(&self, mut stream: TcpStream) {
+        let spare = if self.door == Door::Internal { INTERNAL_SPARE } else { 0 };
         for shard in self.hub.shards_by_load() {
-            let Some(permit) = Permit::take(self.hub, shard) else { break };
+            let Some(permit) = Permit::take(self.hub, shard, spare) else { break };
             match self.hub.shards[shard].send(Command::Accept(stream, permit, self.door)) {
                 Ok(()) => return,
                 Err(Command::Accept(returned, ..)) => stream = returned,
@@ -135,6 +136,10 @@ const UNAVAILABLE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\
 /// Sockets that are told 503 at once; beyond them a refused socket is just closed. Fewer than
 /// the descriptors that are kept for such things.
 const REFUSALS_MAX: usize = 32;
+
+/// Sockets that the internal listener takes over `limits.connections`, so that a server full of
+/// peers is still seen to be alive, and can be told things.
+const INTERNAL_SPARE: usize = 16;
 
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 

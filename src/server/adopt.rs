@@ -114,7 +114,7 @@ fn place(
 ) -> Result<(), AdoptError> {
     let mut adopted = Box::new(Adopted { stream, early, identity, protocol });
     for shard in hub.shards_by_load() {
-        let permit = Permit::take(hub, shard).ok_or(AdoptError::Full)?;
+        let permit = Permit::take(hub, shard, 0).ok_or(AdoptError::Full)?;
         match hub.shards[shard].send(Command::Adopt(permit, adopted)) {
             Ok(()) => return Ok(()),
             Err(Command::Adopt(_, returned)) => adopted = returned,

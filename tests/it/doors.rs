@@ -48,6 +48,24 @@ fn the_page_behind_the_internal_door_connects_to_the_public_port() {
 }
 
 #[test]
+fn a_server_full_of_peers_still_answers_at_the_internal_door() {
+    let server = TestServer::with(|config| {
+        config.server.internal_bind = Some("127.0.0.1:0".parse().unwrap());
+        config.limits.connections = Some(1);
+    });
+    let _peer = server.connect(1);
+    assert_eq!(ask(server.address, &get("/")).0, 503);
+    let internal = server.internal.unwrap();
+    let mut askers: Vec<_> = (0..17).map(|_| dial(internal)).collect();
+    for request in [get("/health"), post("info", API_KEY, "{}")] {
+        askers[0].send(request.as_bytes());
+        assert_eq!(askers[0].read_answer().0, 200, "{request}");
+    }
+    askers[16].send(get("/health").as_bytes());
+    assert_eq!(askers[16].read_answer().0, 503);
+}
+
+#[test]
 fn one_drain_ends_both_doors() {
     let mut server = parted();
     let (public, internal) = (server.address, server.internal.unwrap());
@@ -91,8 +109,12 @@ fn parted() -> TestServer {
     })
 }
 
+fn dial(address: SocketAddr) -> Peer {
+    Peer::new(TcpStream::connect(address).unwrap())
+}
+
 fn ask(address: SocketAddr, request: &str) -> (u16, String) {
-    let mut peer = Peer::new(TcpStream::connect(address).unwrap());
+    let mut peer = dial(address);
     peer.send(request.as_bytes());
     peer.read_answer()
 }
