@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use fanfare::config::{Config, Loaded, Secret};
+use fanfare::config::{
+    Config, JoinLeave, Loaded, Namespace, Publish, Recovery, Secret, Subscribe, Switch,
+};
 use fanfare::{Identity, UserId, auth};
 
 /// Turns the page on, tells more, and makes the secrets that are not given. Returns the API key as
@@ -22,6 +24,9 @@ pub(crate) fn complete(loaded: &mut Loaded) -> Result<String, Box<dyn Error>> {
     }
     if !origins.contains_key("log.filter") {
         config.log.filter = "info,fanfare=debug".to_owned();
+    }
+    if !origins.keys().any(|key| key.starts_with("channel.")) {
+        open(&mut config.channel);
     }
     if config.auth.hmac_secret.is_none() {
         config.auth.hmac_secret = Some(Secret::new(random_text()?));
@@ -52,10 +57,24 @@ push:
   {post}/broadcast_all -d '{{\"data\":{{\"type\":\"notification\",\"text\":\"hello, all\"}}}}'
   {post}/send_to_user -d '{{\"user\":42,\"data\":{{\"type\":\"notification\",\"text\":\"hello, 42\"}}}}'
   {post}/info -d '{{}}'
+channels, open to every user here (the first line is for a centrifuge SDK):
+  ws://{address}/connection/websocket
+  curl -sN 'http://{address}/sse?channels=news&token={token}'
+  {post}/publish -d '{{\"channel\":\"news\",\"data\":{{\"text\":\"hello, readers\"}}}}'
 "
     );
     // Whoever closed standard output does not want to read it.
     let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+/// Lets everyone try what channels can do.
+fn open(channel: &mut Namespace) {
+    channel.subscribe = Subscribe::Anyone;
+    channel.publish = Publish::Subscribers;
+    channel.history_size = 100;
+    channel.recovery = Recovery::Stream;
+    channel.presence = Switch::On;
+    channel.join_leave = JoinLeave::User;
 }
 
 fn random_text() -> Result<String, Box<dyn Error>> {
