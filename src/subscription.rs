@@ -7,12 +7,13 @@ use std::time::SystemTime;
 
 use serde_json::value::RawValue;
 
+use crate::auth::grant::SubscriptionOptions;
 use crate::channel::history::{Position, Unrecoverable};
 use crate::channel::post::{Change, Content, Notice, Post};
 use crate::channel::publication::Publication;
 use crate::channel::{Channel, ChannelId, State, TooManyChannels};
 use crate::close::{CloseReason, UnsubscribeReason};
-use crate::config::{JoinLeave, Namespace, Recovery};
+use crate::config::{JoinLeave, Namespace, Publish, Recovery, Subscribe, Switch};
 use crate::connection::Connection;
 use crate::message::Message;
 use crate::protocol::centrifuge::{self, ClientInfo};
@@ -33,6 +34,16 @@ pub(crate) struct Who {
 }
 
 impl Who {
+    /// Whether a namespace lets it subscribe to one of its channels without a token for that.
+    pub(crate) fn may_subscribe(&self, channel: &str, namespace: &Namespace) -> bool {
+        match namespace.subscribe {
+            Subscribe::Anyone if channel.contains('#') => self.is_named_by(channel),
+            Subscribe::Anyone => self.user.is_some() || namespace.anonymous == Switch::On,
+            Subscribe::Token => false,
+            Subscribe::Named => self.is_named_by(channel),
+        }
+    }
+
     /// What others see of it on a channel.
     pub(crate) fn info(&self, chan_info: Option<Box<RawValue>>) -> ClientInfo {
         ClientInfo {
@@ -41,6 +52,13 @@ impl Who {
             conn_info: self.info.clone(),
             chan_info,
         }
+    }
+
+    /// Whether a channel's name lists its user: `news#41,42`.
+    fn is_named_by(&self, channel: &str) -> bool {
+        let users = channel.rsplit_once('#').map_or("", |(_, users)| users);
+        let is_user = |user: &String| users.split(',').any(|named| named == user);
+        self.user.as_ref().map(ToString::to_string).as_ref().is_some_and(is_user)
     }
 }
 
@@ -68,6 +86,27 @@ pub(crate) struct Terms {
     pub(crate) hears_join_leave: bool,
     /// When it must end, if ever.
     pub(crate) expires: Option<SystemTime>,
+}
+
+impl Terms {
+    /// The terms of a subscription that the server makes.
+    pub(crate) fn of_server(
+        who: &Who,
+        namespace: &Namespace,
+        options: &SubscriptionOptions,
+    ) -> Self {
+        Self {
+            info: options.info.clone(),
+            may_publish: match namespace.publish {
+                Publish::Nobody => false,
+                Publish::Subscribers => who.user.is_some(),
+                Publish::Token => options.allow.iter().any(|what| what == "pub"),
+            },
+            is_server_side: true,
+            hears_join_leave: true,
+            expires: None,
+        }
+    }
 }
 
 /// What a new subscriber is told.

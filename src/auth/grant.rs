@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{TokenError, Verifier, numeric_date, subject};
+use crate::config::{Anonymous, Auth, Switch};
 use crate::protocol::json;
 use crate::user::UserId;
 
@@ -21,6 +22,28 @@ pub(crate) struct ConnectionGrant {
     pub(crate) info: Option<Box<RawValue>>,
     /// What the server subscribes it to.
     pub(crate) subs: BTreeMap<String, SubscriptionOptions>,
+}
+
+impl ConnectionGrant {
+    /// What its token, or the lack of one, and the configuration grant a peer now.
+    pub(crate) fn of(verifier: &Verifier, auth: &Auth, token: &str) -> Result<Self, TokenError> {
+        if token.is_empty() && auth.anonymous == Anonymous::Read {
+            return Ok(Self::default());
+        }
+        let mut grant = verifier.connection(token, SystemTime::now())?;
+        if let Some(user) = &grant.user
+            && auth.personal_channel == Switch::On
+        {
+            grant.subs.entry(personal_channel(auth, user)).or_default();
+        }
+        Ok(grant)
+    }
+}
+
+/// The channel of one user alone, which each of its connections is let into.
+fn personal_channel(auth: &Auth, user: &UserId) -> String {
+    let namespace = &auth.personal_namespace;
+    if namespace.is_empty() { format!("#{user}") } else { format!("{namespace}:#{user}") }
 }
 
 /// What a token says of one subscription.
@@ -136,7 +159,7 @@ mod tests {
 
     use super::super::choose_provider;
     use super::*;
-    use crate::config::{Auth, Secret};
+    use crate::config::Secret;
 
     const SECRET: &str = "a secret of tests that has thirty-two bytes";
 

@@ -11,21 +11,15 @@ use super::{Call, Refusal};
 use crate::auth::TokenError;
 use crate::auth::grant::{ConnectionGrant, SubscriptionOptions};
 use crate::close::CloseReason;
-use crate::config::{Anonymous, Auth, Switch};
 use crate::protocol::centrifuge::{self, Error};
 use crate::protocol::json;
 use crate::subscription::Who;
-use crate::user::{Identity, UserId};
+use crate::user::Identity;
 
 impl Call<'_> {
     pub(super) fn connect(&self, connect: &centrifuge::Connect<'_>) -> Result<String, Refusal> {
         let hub = &self.shard.hub;
-        let ConnectionGrant { user, expires, info, mut subs } = self.grant(&connect.token)?;
-        if let Some(user) = &user
-            && hub.config.auth.personal_channel == Switch::On
-        {
-            subs.entry(personal_channel(&hub.config.auth, user)).or_default();
-        }
+        let ConnectionGrant { user, expires, info, subs } = self.grant(&connect.token)?;
         // Looked at first, as a peer that is refused must not have come in.
         for channel in subs.keys() {
             self.namespace(channel)?;
@@ -57,10 +51,8 @@ impl Call<'_> {
     /// What its token, or the lack of one, lets a peer do.
     fn grant(&self, token: &str) -> Result<ConnectionGrant, Refusal> {
         let hub = &self.shard.hub;
-        if token.is_empty() && hub.config.auth.anonymous == Anonymous::Read {
-            return Ok(ConnectionGrant::default());
-        }
-        hub.verifier.connection(token, SystemTime::now()).map_err(|error| match error {
+        let grant = ConnectionGrant::of(&hub.verifier, &hub.config.auth, token);
+        grant.map_err(|error| match error {
             TokenError::Expired => Error::TOKEN_EXPIRED.into(),
             error => {
                 hub.stats.fail_handshake(error.label());
@@ -100,12 +92,6 @@ impl Call<'_> {
         let (expires, ttl) = lease(expires);
         Ok(json::encode(&RefreshResult { client: &who.client, version: VERSION, expires, ttl }))
     }
-}
-
-/// The channel of one user alone, which the server subscribes each of its connections to.
-fn personal_channel(auth: &Auth, user: &UserId) -> String {
-    let namespace = &auth.personal_namespace;
-    if namespace.is_empty() { format!("#{user}") } else { format!("{namespace}:#{user}") }
 }
 
 /// Whether a token ends, and in how many seconds, at least 1.

@@ -11,7 +11,7 @@ use super::{Call, Refusal};
 use crate::auth::TokenError;
 use crate::auth::grant::{SubscriptionGrant, SubscriptionOptions};
 use crate::channel::history::Position;
-use crate::config::{Namespace, Publish, Subscribe, Switch};
+use crate::config::Namespace;
 use crate::protocol::centrifuge::{self, Error, REJECT_UNRECOVERED};
 use crate::protocol::json;
 use crate::subscription::{Entered, Recover, Terms, Who};
@@ -31,7 +31,7 @@ impl Call<'_> {
             is_server_side: false,
             hears_join_leave: asked.join_leave,
             expires: expires.map(|expires| expires + REFRESH_GRACE),
-            ..terms(who, namespace, &options)
+            ..Terms::of_server(who, namespace, &options)
         };
         self.enter(&asked.channel, namespace, Some(asked), terms, options.data, expires)
     }
@@ -45,7 +45,7 @@ impl Call<'_> {
         asked: Option<&centrifuge::Subscribe<'_>>,
         options: SubscriptionOptions,
     ) -> Result<String, Refusal> {
-        let terms = terms(who, namespace, &options);
+        let terms = Terms::of_server(who, namespace, &options);
         self.enter(name, namespace, asked, terms, options.data, None)
     }
 
@@ -82,13 +82,11 @@ impl Call<'_> {
             let grant = self.granted(who, &asked.channel, &asked.token)?;
             return Ok((grant.options, grant.expires));
         }
-        let may_subscribe = match namespace.subscribe {
-            Subscribe::Anyone if asked.channel.contains('#') => who.is_named_by(&asked.channel),
-            Subscribe::Anyone => who.user.is_some() || namespace.anonymous == Switch::On,
-            Subscribe::Token => false,
-            Subscribe::Named => who.is_named_by(&asked.channel),
-        };
-        if may_subscribe { Ok(Default::default()) } else { Err(Error::PERMISSION_DENIED.into()) }
+        if who.may_subscribe(&asked.channel, namespace) {
+            Ok(Default::default())
+        } else {
+            Err(Error::PERMISSION_DENIED.into())
+        }
     }
 
     /// What a subscription token of this user and for this channel grants.
@@ -137,30 +135,6 @@ impl Call<'_> {
             publications: publications.map_err(|_| Error::INTERNAL)?,
             data: data.as_deref(),
         }))
-    }
-}
-
-impl Who {
-    /// Whether a channel's name lists its user: `news#41,42`.
-    fn is_named_by(&self, channel: &str) -> bool {
-        let users = channel.rsplit_once('#').map_or("", |(_, users)| users);
-        let is_user = |user: &String| users.split(',').any(|named| named == user);
-        self.user.as_ref().map(ToString::to_string).as_ref().is_some_and(is_user)
-    }
-}
-
-/// The terms of a subscription that the server makes.
-fn terms(who: &Who, namespace: &Namespace, options: &SubscriptionOptions) -> Terms {
-    Terms {
-        info: options.info.clone(),
-        may_publish: match namespace.publish {
-            Publish::Nobody => false,
-            Publish::Subscribers => who.user.is_some(),
-            Publish::Token => options.allow.iter().any(|what| what == "pub"),
-        },
-        is_server_side: true,
-        hears_join_leave: true,
-        expires: None,
     }
 }
 
