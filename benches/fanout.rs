@@ -46,6 +46,29 @@ fn fan_out(criterion: &mut Criterion) {
     }
 }
 
+/// The same for channels: one with all subscribers, and one for each of them.
+fn channels(criterion: &mut Criterion) {
+    let data = Bytes::from(format!("\"{}\"", "y".repeat(126)));
+    let mut group = criterion.benchmark_group("channels/32 publishes a turn");
+    for (channels, subscribers) in [(1, 100), (1, 10_000), (10_000, 10_000)] {
+        let batch = 32;
+        let each = subscribers / channels;
+        group.throughput(Throughput::Elements((batch * each) as u64));
+        group.bench_function(BenchmarkId::new(channels.to_string(), subscribers), |bencher| {
+            let mut fan_out = FanOut::on_channels(subscribers, channels);
+            let mut next = (0..channels).cycle();
+            bencher.iter(|| {
+                for channel in next.by_ref().take(batch) {
+                    assert!(fan_out.publish_to(channel, &data));
+                }
+                assert_eq!(fan_out.turn(), (batch * each) as u64);
+                fan_out.drain()
+            });
+        });
+    }
+    group.finish();
+}
+
 struct Literal {
     sender: broadcast::Sender<Bytes>,
     subscribers: Vec<(broadcast::Receiver<Bytes>, VecDeque<Bytes>)>,
@@ -76,5 +99,5 @@ impl Literal {
     }
 }
 
-criterion_group!(benches, fan_out);
+criterion_group!(benches, fan_out, channels);
 criterion_main!(benches);

@@ -1,23 +1,29 @@
 //! What the benches see of the engine's inside. No part of the API: it may change at any time.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::channel::history::Window;
+use crate::channel::post::{Content, Post};
+use crate::channel::publication::Publication;
+use crate::channel::{Channel, Channels, TooManyChannels};
 use crate::connection::{Connection, Connections, Life};
-use crate::message::Message;
+use crate::message::{Encoding, Message};
 use crate::outbox::Budget;
 use crate::pump::{Batch, Turn};
 pub use crate::registry::{ConnectionId, Duty, Presence, Registry, Targets};
 use crate::ring::{Audience, Load, Receiver, Ring};
-use crate::subscribers::Subscribers;
-use crate::user::Identity;
+use crate::subscribers::{Subscriber, Subscribers};
+use crate::user::{Identity, UserId};
 
 /// A shard without sockets, from publish to outboxes.
 #[derive(Debug)]
 pub struct FanOut {
     ring: Ring,
     receiver: Receiver,
+    channels: Channels,
     connections: Connections,
     subscribers: Subscribers,
     budget: Rc<Budget>,
@@ -36,11 +42,45 @@ impl FanOut {
         Self {
             ring,
             receiver,
+            channels: Channels::new(usize::MAX, 0),
             connections: slab,
             subscribers: Subscribers::default(),
             budget: Rc::default(),
             batch: Batch::default(),
         }
+    }
+
+    /// As many connections, each subscribed to one of the channels `0`, `1` and so on in turn.
+    pub fn on_channels(connections: usize, channels: usize) -> Self {
+        let fan_out = Self::new(0, &Identity::new(UserId::from(1)));
+        for index in 0..connections {
+            let make = |id| Connection::unidentified(id, Encoding::Centrifuge, Life::default());
+            let connection = fan_out.connections.insert(0, make);
+            let name = (index % channels).to_string();
+            let subscribe =
+                |channel: &Arc<Channel>, _: &mut _| Ok::<_, TooManyChannels>(channel.id);
+            let window = Window::default();
+            let Ok(channel) = fan_out.channels.subscribe_with(&name, window, subscribe) else {
+                continue;
+            };
+            let (since, hears_join_leave, is_positioned) = (0, false, true);
+            let subscriber = Subscriber { connection, since, hears_join_leave, is_positioned };
+            fan_out.subscribers.insert(channel, subscriber);
+        }
+        fan_out
+    }
+
+    /// Admits one publish to a channel; false without room, or without such a channel.
+    pub fn publish_to(&self, channel: usize, data: &Bytes) -> bool {
+        let Some(reservation) = self.ring.reserve(data.len(), None) else { return false };
+        let name = channel.to_string();
+        let publication = Publication::new(name.as_str().into(), data.clone());
+        let posted = self.channels.with(&name, |channel, state| {
+            let content = Content::Publication(Arc::new(publication));
+            let post = Post { channel: channel.id, sequence: state.take_sequence(), content };
+            self.ring.send(reservation, Load::Post(post));
+        });
+        posted.is_some()
     }
 
     /// Admits one broadcast; false without room.
