@@ -19,7 +19,7 @@ use crate::user::Identity;
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) id: ConnectionId,
-    /// Whose it is; set at once, or when its peer says so.
+    /// Whose it is; set at once, or when its peer says so. Nobody's, if that is anonymous.
     identity: OnceCell<Identity>,
     /// The same as channels see it; boxed, as a peer of the chat alone has none.
     who: OnceCell<Box<Who>>,
@@ -74,7 +74,7 @@ impl Connection {
     pub(crate) fn new(id: ConnectionId, identity: Identity, since: u64, life: Life) -> Self {
         life.expires.set(identity.expires);
         let connection = Self::unidentified(id, Encoding::Raw, life);
-        connection.identify(identity, since);
+        connection.identify(Some(identity), since);
         connection
     }
 
@@ -86,7 +86,7 @@ impl Connection {
             who: OnceCell::new(),
             encoding,
             outbox: RefCell::default(),
-            since: Cell::new(u64::MAX),
+            since: Cell::new(NEVER),
             given: Cell::new(0),
             life,
             subscriptions: RefCell::default(),
@@ -95,11 +95,18 @@ impl Connection {
         }
     }
 
-    /// Says whose it is, once; what is admitted from `since` on is for it.
-    pub(crate) fn identify(&self, identity: Identity, since: u64) {
-        if self.identity.set(identity).is_ok() {
-            self.since.set(since);
+    /// Says whose it is, once, if it is anyone's; what is admitted from `since` on is for it.
+    pub(crate) fn identify(&self, identity: Option<Identity>, since: u64) {
+        if let Some(identity) = identity {
+            // It is asked before whether it was identified.
+            let _ = self.identity.set(identity);
         }
+        self.since.set(since);
+    }
+
+    /// Whether it was said whose it is.
+    pub(crate) fn is_identified(&self) -> bool {
+        self.since.get() != NEVER
     }
 
     /// Whose it is, if that is known yet.
@@ -168,6 +175,9 @@ impl Connection {
         }
     }
 }
+
+/// The position of no admission.
+const NEVER: u64 = u64::MAX;
 
 /// A shard's connections: those that count, so none that closes.
 #[derive(Debug, Default)]

@@ -341,8 +341,8 @@ impl Shard {
 
     /// Counts a connection that is identified, and puts it into the user map.
     pub(crate) fn admit(&self, connection: &Rc<Connection>) {
-        let Some(Identity { user, name, .. }) = connection.identity() else { return };
         self.hub.connections.fetch_add(1, Ordering::SeqCst);
+        let Some(Identity { user, name, .. }) = connection.identity() else { return };
         let duty = self.hub.registry.connect(user, name, connection.id);
         let settle = || self.unsettled.borrow_mut().settle(&self.hub, user);
         let was_announced = duty == Duty::Settle && settle();
@@ -385,8 +385,10 @@ impl Shard {
         self.budget.subtract(connection.life.partial_bytes.take());
         self.stats().closed(code);
         self.leave_all(connection);
+        if connection.is_identified() {
+            self.hub.connections.fetch_sub(1, Ordering::SeqCst);
+        }
         let Some(Identity { user, .. }) = connection.identity() else { return true };
-        self.hub.connections.fetch_sub(1, Ordering::SeqCst);
         if self.hub.registry.disconnect(user, connection.id) == Duty::Settle {
             self.unsettled.borrow_mut().settle(&self.hub, user);
         }

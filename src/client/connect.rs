@@ -29,10 +29,8 @@ impl Call<'_> {
         let life = &self.connection.life;
         life.stale_at.set(0);
         life.expires.set(expires.map(|expires| expires + REFRESH_GRACE));
-        if let Some(user) = user {
-            self.connection.identify(Identity::new(user), hub.ring.position());
-            self.shard.admit(self.connection);
-        }
+        self.connection.identify(user.map(Identity::new), hub.ring.position());
+        self.shard.admit(self.connection);
         self.connection.introduce(who);
         let subs = self.subscribe_all(&connect.subs, subs)?;
         let has_pings = !life.has_frame_pings.get();
