@@ -27,8 +27,17 @@ pub(crate) struct Burst {
     /// Where each frame ends. Empty for a lone frame, which ends where the bytes do.
     ends: Vec<u32>,
     at: Millis,
-    is_ping: bool,
+    kind: Kind,
     budget: Rc<Budget>,
+}
+
+/// What the bytes of a burst are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// The begin of a frame, whose rest is the next piece.
+    Begin,
+    Frames,
+    Ping,
 }
 
 impl Burst {
@@ -40,17 +49,22 @@ impl Burst {
         budget: &Rc<Budget>,
     ) -> Rc<Self> {
         debug_assert_eq!(ends.last().map(|end| *end as usize), Some(bytes.len()));
-        Self::new(bytes.into(), ends, at, false, budget)
+        Self::new(bytes.into(), ends, at, Kind::Frames, budget)
     }
 
     /// A burst of one frame, which is not copied.
     pub(crate) fn lone(frame: Bytes, at: Millis, budget: &Rc<Budget>) -> Rc<Self> {
-        Self::new(frame, Vec::new(), at, false, budget)
+        Self::new(frame, Vec::new(), at, Kind::Frames, budget)
+    }
+
+    /// The begin of a frame whose rest is shared, for [`Outbox::push_begun`].
+    pub(crate) fn begin(bytes: Bytes, at: Millis, budget: &Rc<Budget>) -> Rc<Self> {
+        Self::new(bytes, Vec::new(), at, Kind::Begin, budget)
     }
 
     /// A lone Ping frame, whose way into the kernel [`Outbox::advance`] reports.
     pub(crate) fn ping(frame: Bytes, at: Millis, budget: &Rc<Budget>) -> Rc<Self> {
-        Self::new(frame, Vec::new(), at, true, budget)
+        Self::new(frame, Vec::new(), at, Kind::Ping, budget)
     }
 
     /// Bytes of all frames.
@@ -61,7 +75,7 @@ impl Burst {
     /// Frames from byte `start`, itself a frame's begin.
     pub(crate) fn frames_from(&self, start: u32) -> usize {
         match self.ends.len() {
-            0 => usize::from(start < self.len()),
+            0 => usize::from(start < self.len() && self.kind != Kind::Begin),
             frames => frames - self.ends.partition_point(|end| *end <= start),
         }
     }
@@ -71,15 +85,9 @@ impl Burst {
         if index == 0 { 0 } else { self.ends.get(index - 1).copied().unwrap_or(self.len()) }
     }
 
-    fn new(
-        bytes: Bytes,
-        ends: Vec<u32>,
-        at: Millis,
-        is_ping: bool,
-        budget: &Rc<Budget>,
-    ) -> Rc<Self> {
+    fn new(bytes: Bytes, ends: Vec<u32>, at: Millis, kind: Kind, budget: &Rc<Budget>) -> Rc<Self> {
         budget.add(bytes.len());
-        Rc::new(Self { bytes, ends, at, is_ping, budget: budget.clone() })
+        Rc::new(Self { bytes, ends, at, kind, budget: budget.clone() })
     }
 
     /// The end of the frame that `position` lies in, or `position` itself if it is one.
@@ -141,6 +149,8 @@ pub(crate) struct Outbox {
     /// Bytes that wait, and [`ENTRY_BYTES`] for each piece.
     held: usize,
     is_closing: bool,
+    /// Whether the front is the rest of a frame whose begin is out.
+    is_begun: bool,
     /// Whether the writer sleeps until there is something to write.
     is_awaited: bool,
     writer: Option<Waker>,
@@ -206,6 +216,24 @@ impl Outbox {
         Push::Queued
     }
 
+    /// Queues a lone frame in two parts that are never told apart: a begin of this outbox's own, and
+    /// the rest.
+    pub(crate) fn push_begun(
+        &mut self,
+        begin: &Rc<Burst>,
+        rest: &Rc<Burst>,
+        max_bytes: usize,
+    ) -> Push {
+        let held = self.held + (begin.len() + rest.len()) as usize + 2 * ENTRY_BYTES;
+        if held > max_bytes && !self.pieces.is_empty() && !self.is_closing {
+            return Push::Full;
+        }
+        match self.push(begin, 0, begin.len(), usize::MAX) {
+            Push::Queued => self.push(rest, 0, rest.len(), usize::MAX),
+            closing => closing,
+        }
+    }
+
     /// Queues a control frame ahead of the bursts that wait, at the next frame end. When as many
     /// as [`CONTROL_MAX`] wait it takes the place of the last one: RFC 6455 section 5.5.3 lets the
     /// latest Pong stand for those before it. A closing outbox drops it.
@@ -233,9 +261,12 @@ impl Outbox {
         if drop_waiting {
             self.split_frame_in_flight();
             let mut waiting = std::mem::take(&mut self.pieces);
-            if waiting.front().is_some_and(|piece| !starts_a_frame(piece)) {
+            let mut is_begun = self.is_begun;
+            while let Some(piece) = waiting.pop_front_if(|piece| is_begun || !starts_a_frame(piece))
+            {
+                is_begun = piece.burst.kind == Kind::Begin;
                 // A copy of the rest lets go of the burst, which may be large.
-                self.pieces.extend(waiting.pop_front().map(|piece| detach(&piece)));
+                self.pieces.push_back(detach(&piece));
             }
             dropped = waiting.iter().map(Piece::frames).sum();
         }
@@ -323,7 +354,8 @@ impl Outbox {
                 break;
             }
             written -= length;
-            pinged |= piece.burst.is_ping;
+            pinged |= piece.burst.kind == Kind::Ping;
+            self.is_begun = piece.burst.kind == Kind::Begin;
             self.held -= ENTRY_BYTES;
             self.ahead = self.ahead.saturating_sub(1);
             self.pieces.pop_front();
@@ -340,11 +372,15 @@ impl Outbox {
             return;
         }
         let Some(piece) = self.pieces.front_mut() else { return };
+        if self.is_begun {
+            self.ahead = 1;
+            return;
+        }
         let frame_end = piece.burst.frame_end(piece.start);
         if frame_end == piece.start {
             return;
         }
-        self.ahead = 1;
+        self.ahead = if piece.burst.kind == Kind::Begin { 2 } else { 1 };
         if frame_end < piece.end {
             let rest = Piece::new(piece.burst.clone(), piece.start, frame_end);
             piece.start = frame_end;
@@ -493,6 +529,51 @@ mod tests {
             assert_eq!(drain(&mut outbox, 2), expected);
         }
         assert_eq!(budget.used(), 0);
+    }
+
+    fn push_begun(outbox: &mut Outbox, begin: &'static str, rest: &str, budget: &Rc<Budget>) {
+        let begin = Burst::begin(begin.into(), 1, budget);
+        assert_eq!(outbox.push_begun(&begin, &lone(rest, budget), UNBOUNDED), Push::Queued);
+    }
+
+    #[test]
+    fn a_frame_in_two_parts_is_written_whole_or_not_at_all() {
+        let budget = budget();
+        for (written, evicted, controlled) in [
+            (0, "CLOSE", "!abcdefghijkl"),
+            (1, "bcdefCLOSE", "bcdef!ghijkl"),
+            (3, "defCLOSE", "def!ghijkl"),
+            (4, "efCLOSE", "ef!ghijkl"),
+            (6, "CLOSE", "!ghijkl"),
+        ] {
+            let begun = || {
+                let mut outbox = Outbox::default();
+                push_begun(&mut outbox, "abc", "def", &budget);
+                push_begun(&mut outbox, "ghi", "jkl", &budget);
+                outbox.advance(written);
+                outbox
+            };
+            let mut outbox = begun();
+            let dropped = if written == 0 { 2 } else { 1 };
+            assert_eq!(outbox.close(&lone("CLOSE", &budget), true), dropped);
+            assert_eq!(drain(&mut outbox, 2), evicted);
+            let mut outbox = begun();
+            outbox.push_control(&lone("!", &budget));
+            assert_eq!(drain(&mut outbox, 2), controlled);
+        }
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn a_frame_in_two_parts_is_refused_whole() {
+        let budget = budget();
+        let mut outbox = Outbox::default();
+        let (begin, rest) = (Burst::begin("abc".into(), 1, &budget), lone("def", &budget));
+        assert_eq!(outbox.push_begun(&begin, &rest, 5), Push::Queued);
+        assert_eq!(outbox.push_begun(&begin, &rest, 2 * (6 + 2 * ENTRY_BYTES) - 1), Push::Full);
+        assert_eq!(drain(&mut outbox, 9), "abcdef");
+        outbox.close(&lone("CLOSE", &budget), false);
+        assert_eq!(outbox.push_begun(&begin, &rest, 5), Push::Closing);
     }
 
     #[test]
