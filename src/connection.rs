@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use slab::Slab;
 
 use crate::clock::Millis;
+use crate::cursor::Cursor;
 use crate::message::Encoding;
 use crate::outbox::Outbox;
 use crate::registry::ConnectionId;
@@ -23,6 +24,8 @@ pub(crate) struct Connection {
     identity: OnceCell<Identity>,
     /// The same as channels see it; boxed, as a peer of the chat alone has none.
     who: OnceCell<Box<Who>>,
+    /// Where it stands, if it is a stream of several channels.
+    pub(crate) cursor: OnceCell<Box<Cursor>>,
     pub(crate) encoding: Encoding,
     pub(crate) outbox: RefCell<Outbox>,
     /// Admissions before this position are not for this connection.
@@ -84,6 +87,7 @@ impl Connection {
             id,
             identity: OnceCell::new(),
             who: OnceCell::new(),
+            cursor: OnceCell::new(),
             encoding,
             outbox: RefCell::default(),
             since: Cell::new(NEVER),

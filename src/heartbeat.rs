@@ -13,7 +13,7 @@ use crate::connection::Connection;
 use crate::frame::{self, Opcode};
 use crate::message::Encoding;
 use crate::outbox::Burst;
-use crate::protocol::centrifuge;
+use crate::protocol::{centrifuge, sse};
 use crate::shard::Shard;
 
 /// Sweeps for as long as the shard lives.
@@ -132,6 +132,12 @@ impl Sweep {
             return;
         }
         life.ping_due.set(now + self.interval);
+        if connection.encoding == Encoding::Sse {
+            // Its peer cannot answer, so no answer is waited for.
+            let comment = Burst::lone(sse::HEARTBEAT.into(), now, &shard.budget);
+            connection.outbox.borrow_mut().push_control(&comment);
+            return;
+        }
         let is_own = connection.encoding == Encoding::Centrifuge && !life.has_frame_pings.get();
         life.awaits_pong.set(is_own);
         let frame = if is_own {

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 
 use crate::frame;
-use crate::protocol::centrifuge;
+use crate::protocol::{centrifuge, sse};
 
 /// How a connection's peer has messages framed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,10 +15,12 @@ pub(crate) enum Encoding {
     Raw,
     /// A payload is the data of a push of the Centrifuge protocol.
     Centrifuge,
+    /// A payload is the data of a Server-Sent Event.
+    Sse,
 }
 
 impl Encoding {
-    pub(crate) const ALL: [Self; 2] = [Self::Raw, Self::Centrifuge];
+    pub(crate) const ALL: [Self; 3] = [Self::Raw, Self::Centrifuge, Self::Sse];
 }
 
 /// A payload on its way to connections.
@@ -42,6 +44,7 @@ struct Shared {
     opcode: frame::Opcode,
     frame: OnceLock<Bytes>,
     centrifuge: OnceLock<Bytes>,
+    sse: OnceLock<Bytes>,
 }
 
 impl Message {
@@ -89,12 +92,15 @@ impl Message {
                 let push = centrifuge::message_push(&self.shared.payload);
                 frame::encode(frame::Opcode::Text, push.as_bytes())
             }),
+            Encoding::Sse => {
+                self.shared.sse.get_or_init(|| sse::message(&self.shared.payload).into())
+            }
         }
     }
 
     fn new(opcode: frame::Opcode, payload: Bytes) -> Self {
-        let (frame, centrifuge) = Default::default();
-        Self { shared: Arc::new(Shared { payload, opcode, frame, centrifuge }) }
+        let (frame, centrifuge, sse) = Default::default();
+        Self { shared: Arc::new(Shared { payload, opcode, frame, centrifuge, sse }) }
     }
 }
 

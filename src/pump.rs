@@ -23,6 +23,7 @@ use crate::shard::Shard;
 use crate::subscribers::Subscribers;
 
 mod channels;
+mod streams;
 
 /// Pumps until the hub is gone: one burst a turn, then the writers' turn.
 pub(crate) async fn run(shard: Rc<Shard>, mut ring: Receiver) {

@@ -26,7 +26,7 @@ use crate::message::{Encoding, Message};
 use crate::metrics::ShardStats;
 use crate::outbox::{Budget, Burst, Push};
 use crate::presence::Unsettled;
-use crate::protocol::{Protocol, chat};
+use crate::protocol::{Protocol, chat, sse};
 use crate::pump::{self, Batch, Turn};
 use crate::reader::{self, Reader, Speaker};
 use crate::registry::{ConnectionId, Duty};
@@ -259,10 +259,14 @@ impl Shard {
     /// Queues a message for one connection, past the ring.
     pub(crate) fn reply(&self, connection: &Rc<Connection>, message: &Message) {
         let burst = Burst::lone(message.frame().clone(), self.clock.now(), &self.budget);
-        let max = self.hub.config.limits.outbox_bytes;
-        let push = connection.outbox.borrow_mut().push(&burst, 0, burst.len(), max);
+        self.queue(connection, &burst, self.hub.config.limits.outbox_bytes);
+    }
+
+    /// Queues a burst for one connection, past the ring.
+    pub(crate) fn queue(&self, connection: &Rc<Connection>, burst: &Rc<Burst>, max_bytes: usize) {
+        let push = connection.outbox.borrow_mut().push(burst, 0, burst.len(), max_bytes);
         match push {
-            Push::Queued => self.stats().delivered(1, 0),
+            Push::Queued => self.stats().delivered(burst.frames_from(0) as u64, 0),
             Push::Full => self.close(connection, &CloseReason::SLOW),
             Push::Closing => {}
         }
@@ -353,7 +357,7 @@ impl Shard {
         }
     }
 
-    fn new_life(&self, id: ConnectionId) -> Life {
+    pub(crate) fn new_life(&self, id: ConnectionId) -> Life {
         let ping_due = Cell::new(self.clock.now() + self.first_ping_after(id.slot));
         Life { ping_due, ..Life::default() }
     }
@@ -368,7 +372,11 @@ impl Shard {
         if !self.forget(connection, counted_as) {
             return;
         }
-        let frame = Burst::lone(frame::close(reason), self.clock.now(), &self.budget);
+        let close = match connection.encoding {
+            Encoding::Raw | Encoding::Centrifuge => frame::close(reason),
+            Encoding::Sse => sse::disconnect(reason).into(),
+        };
+        let frame = Burst::lone(close, self.clock.now(), &self.budget);
         let dropped = connection.outbox.borrow_mut().close(&frame, drop_waiting);
         self.stats().dropped(dropped);
         connection.wake_reader();

@@ -15,8 +15,11 @@ use crate::channel::{Channel, ChannelId, State, TooManyChannels};
 use crate::close::{CloseReason, UnsubscribeReason};
 use crate::config::{JoinLeave, Namespace, Publish, Recovery, Subscribe, Switch};
 use crate::connection::Connection;
-use crate::message::Message;
+use crate::frame::{self, Opcode};
+use crate::message::Encoding;
+use crate::outbox::Burst;
 use crate::protocol::centrifuge::{self, ClientInfo};
+use crate::protocol::sse;
 use crate::ring::{Load, Reservation};
 use crate::shard::Shard;
 use crate::subscribers::Subscriber;
@@ -224,8 +227,15 @@ impl Shard {
         reason: &UnsubscribeReason,
     ) {
         if self.unsubscribe(connection, name) {
-            let push = centrifuge::unsubscribe_push(name, reason);
-            self.reply(connection, &Message::text(push));
+            let frame = match connection.encoding {
+                Encoding::Raw | Encoding::Centrifuge => {
+                    let push = centrifuge::unsubscribe_push(name, reason);
+                    frame::encode(Opcode::Text, push.as_bytes())
+                }
+                Encoding::Sse => sse::unsubscribed(name, reason).into(),
+            };
+            let burst = Burst::lone(frame, self.clock.now(), &self.budget);
+            self.queue(connection, &burst, self.hub.config.limits.outbox_bytes);
         }
     }
 

@@ -151,7 +151,7 @@ impl Channels {
         if !window.is_open() {
             return Arc::new(publication);
         }
-        let publication = Arc::new(publication.at(state.history.next_offset()));
+        let publication = Arc::new(publication.at(state.history.next()));
         let before = state.history.bytes();
         let elsewhere = self.remembered().saturating_sub(before);
         let max_bytes = self.max_remembered.saturating_sub(elsewhere);

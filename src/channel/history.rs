@@ -81,6 +81,11 @@ impl History {
         Position { offset: self.top, epoch: self.epoch.clone() }
     }
 
+    /// The place that the next publication takes.
+    pub(crate) fn next(&self) -> Position {
+        Position { offset: self.next_offset(), epoch: self.epoch.clone() }
+    }
+
     /// The offset that the next publication takes.
     pub(crate) fn next_offset(&self) -> u64 {
         self.top + 1
@@ -202,7 +207,7 @@ mod tests {
     }
 
     fn publish(history: &mut History, window: Window, max_bytes: usize, now: Instant) {
-        let publication = Publication::new("c".into(), "12".into()).at(history.next_offset());
+        let publication = Publication::new("c".into(), "12".into()).at(history.next());
         history.append(&Arc::new(publication), window, max_bytes, now);
     }
 

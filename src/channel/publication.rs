@@ -5,9 +5,11 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
+use super::history::Position;
 use crate::frame::{self, Opcode};
 use crate::message::Encoding;
 use crate::protocol::centrifuge::{self, ClientInfo};
+use crate::protocol::sse;
 
 /// What was published to a channel; shared by everyone who receives or remembers it.
 #[derive(Debug)]
@@ -17,12 +19,16 @@ pub(crate) struct Publication {
     pub(crate) data: Bytes,
     /// Its place in the channel's stream, from 1; 0 where the channel has no history.
     pub(crate) offset: u64,
+    /// Which stream that is; empty where the channel has no history.
+    pub(crate) epoch: Arc<str>,
     /// Whose connection published it, if one did.
     pub(crate) info: Option<Arc<ClientInfo>>,
     /// What a backend attached.
     pub(crate) tags: BTreeMap<String, String>,
     raw: OnceLock<Bytes>,
     centrifuge: OnceLock<Bytes>,
+    /// Boxed, as few channels are streamed and many remember.
+    sse: OnceLock<Box<sse::Event>>,
 }
 
 impl Publication {
@@ -32,16 +38,18 @@ impl Publication {
             channel,
             data,
             offset: 0,
+            epoch: Arc::default(),
             info: None,
             tags: BTreeMap::new(),
             raw: OnceLock::new(),
             centrifuge: OnceLock::new(),
+            sse: OnceLock::new(),
         }
     }
 
     /// The same at its place in the stream.
-    pub(crate) fn at(self, offset: u64) -> Self {
-        Self { offset, ..self }
+    pub(crate) fn at(self, Position { offset, epoch }: Position) -> Self {
+        Self { offset, epoch, ..self }
     }
 
     /// The publication as one frame of an encoding.
@@ -52,6 +60,12 @@ impl Publication {
                 let push = centrifuge::publication_push(self);
                 frame::encode(Opcode::Text, push.as_bytes())
             }),
+            Encoding::Sse => &self.event().with_id,
         }
+    }
+
+    /// The publication as a Server-Sent Event.
+    pub(crate) fn event(&self) -> &sse::Event {
+        self.sse.get_or_init(|| Box::new(sse::Event::of(self)))
     }
 }

@@ -29,6 +29,14 @@ pub(crate) fn encode(value: &(impl Serialize + ?Sized)) -> String {
     serde_json::to_string(value).expect("strings and integers are always JSON")
 }
 
+/// Appends JSON without the line breaks between its tokens, for framings that end with a line.
+pub(crate) fn push_one_line(out: &mut String, data: &[u8]) {
+    for part in data.split(|byte| matches!(byte, b'\n' | b'\r')) {
+        // Whoever let it in has checked that it is JSON, and so UTF-8.
+        out.push_str(&String::from_utf8_lossy(part));
+    }
+}
+
 /// Whether arrays and objects nest deeper than [`DEPTH_MAX`], the outermost included.
 ///
 /// It runs before any parser and needs no valid JSON: on other input the answer means nothing,

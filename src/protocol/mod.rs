@@ -6,6 +6,7 @@ use crate::message::Message;
 pub(crate) mod centrifuge;
 pub mod chat;
 pub(crate) mod json;
+pub(crate) mod sse;
 
 /// One connection's side of a protocol: a message comes in, a reaction goes out.
 ///

@@ -42,10 +42,16 @@ impl Turn<'_> {
         outcome.gapped += u64::from(has_gap);
         let bytes = posts.iter().map(|post| post.len()).sum();
         let mut bursts = [const { None }; Encoding::ALL.len() * 2];
+        let mut events = None;
         for subscriber in of_channel.iter() {
             let Subscriber { connection, since, hears_join_leave, is_positioned } = subscriber;
             if has_gap && *is_positioned {
                 outcome.gaps.push((connection.clone(), posts[0].channel));
+                continue;
+            }
+            if let Some(cursor) = connection.cursor.get() {
+                let events = events.get_or_insert_with(|| self.events(posts));
+                self.post_to_stream(posts[0].channel, events, subscriber, cursor, outcome);
                 continue;
             }
             let (encoding, hears) = (connection.encoding, *hears_join_leave);

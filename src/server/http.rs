@@ -1,4 +1,4 @@
-//! One socket's HTTP life: requests until it closes, idles too long, or becomes a WebSocket.
+//! One socket's HTTP life: requests until it closes, idles too long, or becomes a connection.
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -6,6 +6,7 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 use hyper::body::Incoming;
@@ -26,7 +27,7 @@ use crate::protocol::chat::Chat;
 use crate::shard::Shard;
 use crate::socket::Socket;
 
-/// Serves HTTP on a fresh socket; a WebSocket that comes of it goes on in tasks of its own, so
+/// Serves HTTP on a fresh socket; a connection that comes of it goes on in tasks of its own, so
 /// that nothing of this one stays.
 pub(crate) async fn serve_socket(shard: Rc<Shard>, socket: Socket, door: Door) {
     let limits = &shard.hub.config.limits;
@@ -55,6 +56,11 @@ pub(crate) async fn serve_socket(shard: Rc<Shard>, socket: Socket, door: Door) {
             biased;
             outcome = poll_fn(|context| {
                 let outcome = connection.poll_without_shutdown(context);
+                if let Some(Upgrade::Sse(_, head)) = &*upgrade.borrow() {
+                    // HTTP would end an answer by its length or by chunks, and so waits in vain.
+                    wire.push(head);
+                    return Poll::Ready(Ok(()));
+                }
                 if outcome.is_pending() {
                     // An error shows again at the next read.
                     let _ = wire.poll_send(context);
@@ -87,6 +93,7 @@ pub(crate) async fn serve_socket(shard: Rc<Shard>, socket: Socket, door: Door) {
         (Some(Ok(())), Some(Upgrade::Client(has_frame_pings))) => {
             shard.open_client(socket, has_frame_pings, &read_buf);
         }
+        (Some(Ok(())), Some(Upgrade::Sse(stream, _))) => stream.start(socket),
         (Some(Ok(())), Some(Upgrade::Refuse(reason))) => {
             tokio::task::spawn_local(refuse(socket, reason, limits.close_timeout));
         }

@@ -3,12 +3,14 @@
 mod accept;
 mod adopt;
 mod api;
+mod cors;
 mod http;
 mod listeners;
 mod pace;
 mod page;
 mod respond;
 mod route;
+mod sse;
 mod upgrade;
 mod wire;
 

@@ -4,12 +4,14 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{
     ALLOW, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_VERSION,
-    UPGRADE,
+    UPGRADE, WWW_AUTHENTICATE,
 };
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 
+use crate::auth::TokenError;
 use crate::error::PublishError;
+use crate::protocol::centrifuge;
 
 /// Every answer is whole when it is made.
 pub(super) type Body = Full<Bytes>;
@@ -36,6 +38,33 @@ impl Fault {
             101,
             "x-api-key is missing, or is not the server's api.key",
         )
+    }
+
+    /// 401: no token, or a bad one.
+    pub(super) fn token(error: TokenError) -> Self {
+        let code = if error == TokenError::Expired { 109 } else { 101 };
+        let message = "the token is missing, invalid or expired; send a new one in authorization: \
+                       bearer, ?token= or the cookie fanfare_token";
+        Self::new(StatusCode::UNAUTHORIZED, code, message).with_header(WWW_AUTHENTICATE, "Bearer")
+    }
+
+    /// A channel that cannot be subscribed to.
+    pub(super) fn channel(error: centrifuge::Error, channel: &str) -> Self {
+        let (status, advice) = match error {
+            centrifuge::Error::UNKNOWN_CHANNEL => {
+                (StatusCode::NOT_FOUND, "its namespace is not configured")
+            }
+            centrifuge::Error::PERMISSION_DENIED => {
+                (StatusCode::FORBIDDEN, "its namespace or a token must allow it")
+            }
+            centrifuge::Error::LIMIT_EXCEEDED => {
+                (StatusCode::TOO_MANY_REQUESTS, "there are too many on it")
+            }
+            _ => {
+                (StatusCode::BAD_REQUEST, "name it once, in some bytes without control characters")
+            }
+        };
+        Self::new(status, error.code, format!("{}: {channel:?}; {advice}", error.message))
     }
 
     /// 404: nothing is here.

@@ -12,12 +12,12 @@ use super::listeners::Door;
 use super::pace::Pace;
 use super::respond::{Body, Fault, text};
 use super::upgrade::{self, Upgrade};
-use super::{api, page};
+use super::{api, page, sse};
 use crate::hub::Phase;
 use crate::metrics;
 use crate::shard::Shard;
 
-/// Answers one request; a WebSocket handshake also leaves what the socket becomes.
+/// Answers one request; one that ends HTTP on its socket also leaves what that becomes.
 pub(super) async fn route(
     shard: &Rc<Shard>,
     door: Door,
@@ -49,6 +49,7 @@ pub(super) async fn route(
                     response
                 })
             }
+            "/sse" => return sse::answer(shard, &request, upgrade).await,
             "/health" => get(&request).map(|()| plain(StatusCode::OK, "ok\n")),
             "/ready" => match get(&request) {
                 Ok(()) => Ok(ready(shard).await),

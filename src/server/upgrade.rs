@@ -17,9 +17,10 @@ use super::respond::{Body, Fault};
 use crate::auth::TokenError;
 use crate::close::CloseReason;
 use crate::shard::Shard;
+use crate::stream::Stream;
 use crate::user::Identity;
 
-/// What a socket becomes once its 101 is out.
+/// What a socket becomes once HTTP is done with it.
 #[derive(Debug)]
 pub(super) enum Upgrade {
     /// A connection to the chat endpoint.
@@ -29,6 +30,8 @@ pub(super) enum Upgrade {
     /// A WebSocket that is told why it may not stay: browsers show a close code to the page, and
     /// a failed handshake not.
     Refuse(CloseReason),
+    /// A stream of Server-Sent Events, and the head of the answer that it is.
+    Sse(Stream, Vec<u8>),
 }
 
 /// Answers a WebSocket handshake with 101 for an embedder, who then hands the upgraded connection
@@ -167,13 +170,13 @@ fn token<B>(request: &Request<B>) -> (Option<String>, bool) {
 }
 
 /// The first value of a name in the query.
-fn parameter<B>(request: &Request<B>, name: &str) -> Option<String> {
+pub(super) fn parameter<B>(request: &Request<B>, name: &str) -> Option<String> {
     let query = request.uri().query().unwrap_or_default();
     let mut pairs = form_urlencoded::parse(query.as_bytes());
     pairs.find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
 }
 
-fn bearer(headers: &HeaderMap) -> Option<&str> {
+pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
     let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }

@@ -30,6 +30,11 @@ impl Wire {
         self.socket
     }
 
+    /// Adds to the answers that wait.
+    pub(super) fn push(&self, bytes: &[u8]) {
+        self.answers.borrow_mut().extend_from_slice(bytes);
+    }
+
     /// Sends the answers that wait; resolves when all are out.
     pub(super) fn poll_send(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut answers = self.answers.borrow_mut();

@@ -21,6 +21,7 @@ mod drain;
 mod embedder;
 // What operators and probes ask.
 mod endpoints;
+mod event_source;
 // RFC 6455 on the wire: what a peer may not send, and the code it sees for it.
 mod frames;
 // The HTTP side of becoming a WebSocket: faults, tokens' places, early frames, slow requests.
@@ -38,6 +39,8 @@ mod peer;
 mod presence;
 // Peers that take their messages too slowly, and those beside them.
 mod slow;
+// Channels as Server-Sent Events: what comes, and how a stream ends.
+mod sse;
 mod support;
 // Whose a connection is: what a token must be, and how a bad one is told.
 mod tokens;

@@ -31,7 +31,7 @@ pub(crate) fn publication_push(publication: &Publication) -> String {
 /// A publication as recovery and history give it.
 pub(crate) fn write_publication(out: &mut String, publication: &Publication) {
     out.push_str(r#"{"data":"#);
-    push_one_line(out, &publication.data);
+    json::push_one_line(out, &publication.data);
     if let Some(info) = &publication.info {
         out.push_str(r#","info":"#);
         out.push_str(&json::encode(&**info));
@@ -63,7 +63,7 @@ pub(crate) fn unsubscribe_push(channel: &str, reason: &UnsubscribeReason) -> Str
 /// A message outside of any channel.
 pub(crate) fn message_push(data: &[u8]) -> String {
     let mut out = String::from(r#"{"push":{"message":{"data":"#);
-    push_one_line(&mut out, data);
+    json::push_one_line(&mut out, data);
     out.push_str("}}}");
     out
 }
@@ -108,14 +108,6 @@ fn push_of(channel: &str, kind: &str) -> String {
     format!(r#"{{"push":{{"channel":{},"{kind}":"#, json::encode(channel))
 }
 
-/// Appends JSON without the line breaks between its tokens, as they end an object in this framing.
-fn push_one_line(out: &mut String, data: &[u8]) {
-    for part in data.split(|byte| matches!(byte, b'\n' | b'\r')) {
-        // Whoever let it in has checked that it is JSON, and so UTF-8.
-        out.push_str(&String::from_utf8_lossy(part));
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::value::RawValue;
@@ -129,7 +121,9 @@ mod tests {
     #[test]
     fn the_wire_is_centrifuges() {
         assert_eq!(
-            publication_push(&publication("{\"a\":\r\n 1}\n").at(13)),
+            publication_push(
+                &publication("{\"a\":\r\n 1}\n").at(Position { offset: 13, epoch: "e".into() })
+            ),
             r#"{"push":{"channel":"news","pub":{"data":{"a": 1},"offset":13}}}"#
         );
         let info = ClientInfo {

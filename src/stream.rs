@@ -1,0 +1,248 @@
+//! Peers of Server-Sent Events: connections that only listen.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Poll, ready};
+use std::time::SystemTime;
+
+use tokio::task::spawn_local;
+
+use crate::channel::history::{Position, Unrecoverable};
+use crate::channel::publication::Publication;
+use crate::close::CloseReason;
+use crate::config::{Namespace, Recovery};
+use crate::connection::Connection;
+use crate::cursor::Cursor;
+use crate::message::Encoding;
+use crate::outbox::Burst;
+use crate::protocol::sse;
+use crate::shard::Shard;
+use crate::socket::Socket;
+use crate::subscription::{Entered, Recover, SubscribeError, Terms, Who};
+use crate::user::Identity;
+use crate::writer::Writer;
+
+/// A channel that a stream is to bring, and where its peer was on it.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    pub(crate) channel: String,
+    pub(crate) terms: Terms,
+    pub(crate) from: Option<Position>,
+}
+
+/// A connection that brings channels to a peer, in the order in which it named them. Dropped, it is
+/// gone.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    shard: Rc<Shard>,
+    connection: Rc<Connection>,
+    /// What is not yet subscribed, with its number.
+    wanted: VecDeque<(usize, Wanted)>,
+}
+
+impl Stream {
+    /// Opens a stream without a socket, and queues what its peer missed; what there is no room for
+    /// follows as the peer takes that. Refused with the channel that refuses it.
+    pub(crate) fn open(
+        shard: &Rc<Shard>,
+        who: Who,
+        expires: Option<SystemTime>,
+        wanted: Vec<Wanted>,
+    ) -> Result<Self, (String, SubscribeError)> {
+        let connection = shard.connections.insert(shard.index, |id| {
+            let life = shard.new_life(id);
+            life.expires.set(expires);
+            Connection::unidentified(id, Encoding::Sse, life)
+        });
+        if wanted.len() > 1 {
+            let cursor = Cursor::new(wanted.iter().map(|wanted| wanted.from.clone()));
+            connection.cursor.get_or_init(|| Box::new(cursor));
+        }
+        let identity = who.user.clone().map(Identity::new);
+        connection.introduce(who);
+        let wanted = wanted.into_iter().enumerate().collect();
+        let mut stream = Self { shard: shard.clone(), connection, wanted };
+        if let Err(refusal) = stream.subscribe() {
+            // It was never there, so nothing counts or announces its end.
+            shard.connections.remove(stream.connection.id);
+            shard.leave_all(&stream.connection);
+            return Err(refusal);
+        }
+        stream.connection.identify(identity, shard.hub.ring.position());
+        shard.admit(&stream.connection);
+        Ok(stream)
+    }
+
+    /// Goes on with the socket to the peer, in two tasks.
+    pub(crate) fn start(mut self, socket: Socket) {
+        let socket = Rc::new(socket);
+        let (shard, connection) = (self.shard.clone(), self.connection.clone());
+        spawn_local(Writer { shard, connection, socket: socket.clone() }.run());
+        spawn_local(async move { self.run(&socket).await });
+    }
+
+    /// Lasts until the peer is gone. It has nothing more to say: what it sends is discarded.
+    async fn run(&mut self, socket: &Socket) {
+        if !self.wanted.is_empty() {
+            // Boxed, as every stream's task would else hold room for this rare wait.
+            Box::pin(self.subscribe_rest()).await;
+        }
+        while self.readable(socket).await {
+            let read = socket.stream.try_read(&mut self.shard.scratch.borrow_mut());
+            match read {
+                Ok(0) => return,
+                Ok(_) => tokio::task::yield_now().await,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Resolves when there is something to read; false if the socket is to be let go.
+    async fn readable(&self, socket: &Socket) -> bool {
+        poll_fn(|context| {
+            self.connection.register_reader(context);
+            if self.connection.is_cut() {
+                return Poll::Ready(false);
+            }
+            Poll::Ready(ready!(socket.stream.poll_read_ready(context)).is_ok())
+        })
+        .await
+    }
+
+    /// Subscribes what had no room, as the peer takes what waits for it.
+    async fn subscribe_rest(&mut self) {
+        let connection = self.connection.clone();
+        connection.life.is_paused.set(true);
+        while !self.wanted.is_empty() {
+            tokio::select! {
+                biased;
+                () = connection.closed() => break,
+                () = connection.outbox_below(self.half_an_outbox()) => {}
+            }
+            if self.subscribe().is_err() {
+                // The answer has begun; its peer is told which when it comes back.
+                self.shard.close(&connection, &CloseReason::INSUFFICIENT_STATE);
+            }
+        }
+        connection.life.is_paused.set(false);
+    }
+
+    /// Subscribes one channel after the other while there is room for what its peer missed, and says
+    /// where the stream then stands.
+    fn subscribe(&mut self) -> Result<(), (String, SubscribeError)> {
+        let mut lone = None;
+        while self.connection.outbox.borrow().held() <= self.half_an_outbox() {
+            let Some((index, Wanted { channel, terms, from })) = self.wanted.pop_front() else {
+                self.wanted = VecDeque::new();
+                break;
+            };
+            let entered = self.enter(index, &channel, terms, from.as_ref());
+            lone = entered.map_err(|error| (channel, error))?;
+        }
+        let cursor = self.connection.cursor.get();
+        let line = cursor.map_or_else(|| sse::id_line([lone.as_ref()]), |cursor| cursor.id_line());
+        if !line.is_empty() {
+            // Without data it is no event, and still the peer's position from then on.
+            self.queue([line + "\n"]);
+        }
+        Ok(())
+    }
+
+    /// Subscribes a channel, and queues what its peer missed of it; returns where it stands then.
+    fn enter(
+        &self,
+        index: usize,
+        channel: &str,
+        terms: Terms,
+        from: Option<&Position>,
+    ) -> Result<Option<Position>, SubscribeError> {
+        let Self { shard, connection, .. } = self;
+        // It was judged by its namespace, which is there to stay.
+        let Some(namespace) = shard.hub.config.namespace(channel) else { return Ok(None) };
+        let recover = recover(from, namespace);
+        let entered = shard.subscribe(connection, channel, namespace, terms, recover.as_ref())?;
+        let position = namespace.window().is_open().then(|| entered.position.clone());
+        let cursor = connection.cursor.get();
+        let id = connection.subscriptions.borrow().get(channel).map(|it| it.channel.id);
+        let place = cursor.zip(id);
+        if let Some((cursor, id)) = place {
+            cursor.enter(index, id, position.clone());
+        }
+        match missed(from, entered) {
+            Ok(missed) => self.queue(missed.iter().map(|publication| {
+                match place {
+                    Some((cursor, id)) => [
+                        cursor.advance(id, publication.offset).as_bytes(),
+                        &publication.event().bare,
+                    ]
+                    .concat(),
+                    None => publication.event().with_id.to_vec(),
+                }
+            })),
+            Err(Unrecoverable) => {
+                let line = cursor
+                    .map_or_else(|| sse::id_line([position.as_ref()]), |cursor| cursor.id_line());
+                self.queue([line + &sse::unrecovered(channel)]);
+            }
+        }
+        Ok(position)
+    }
+
+    /// Queues events past the ring, however many: whoever calls has looked for room.
+    fn queue(&self, events: impl IntoIterator<Item = impl AsRef<[u8]>>) {
+        let (mut bytes, mut ends) = (Vec::new(), Vec::new());
+        for event in events {
+            bytes.extend_from_slice(event.as_ref());
+            ends.push(bytes.len() as u32);
+        }
+        if !bytes.is_empty() {
+            let burst = Burst::joined(bytes, ends, self.shard.clock.now(), &self.shard.budget);
+            self.shard.queue(&self.connection, &burst, usize::MAX);
+        }
+    }
+
+    fn half_an_outbox(&self) -> usize {
+        self.shard.hub.config.limits.outbox_bytes / 2
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        let is_closing = self.connection.outbox.borrow().is_closing();
+        if !is_closing {
+            self.shard.lose_in_turn(&self.connection);
+        }
+    }
+}
+
+/// Whether a new subscriber is given something: what it missed, or where a channel is a cache the
+/// latest publication, whether it was there before or not.
+fn recover(from: Option<&Position>, namespace: &Namespace) -> Option<Recover> {
+    let is_cache = namespace.recovery == Recovery::Cache;
+    let from = from.cloned().or_else(|| is_cache.then(Position::default))?;
+    Some(Recover { from, or_refuse: false })
+}
+
+/// What a new subscriber lacks.
+fn missed(
+    from: Option<&Position>,
+    entered: Entered,
+) -> Result<Vec<Arc<Publication>>, Unrecoverable> {
+    let has_it = |publication: &Arc<Publication>| {
+        from.is_some_and(|from| {
+            from.epoch == publication.epoch && from.offset >= publication.offset
+        })
+    };
+    match (entered.recovered, from) {
+        (Some(Ok(publications)), _) => {
+            Ok(publications.into_iter().filter(|publication| !has_it(publication)).collect())
+        }
+        (Some(Err(error)), _) => Err(error),
+        (None, Some(from)) if *from != entered.position => Err(Unrecoverable),
+        (None, _) => Ok(Vec::new()),
+    }
+}
