@@ -188,7 +188,7 @@ impl Channels {
         let before = state.history.bytes();
         state.history.expire(now);
         self.note_remembered(before, state.history.bytes());
-        let keeps_position = state.history.next_offset() > 1 && now < state.kept_until;
+        let keeps_position = channel.window.is_open() && now < state.kept_until;
         let is_of_use = state.subscribers > 0 || state.history.bytes() > 0 || keeps_position;
         if !is_of_use && !state.is_gone {
             state.is_gone = true;
@@ -310,6 +310,17 @@ mod tests {
         assert_eq!((channels.count(), channels.remembered()), (1, 0));
         sweep(now + OPEN.ttl * 2);
         assert_eq!(channels.count(), 0);
+    }
+
+    #[test]
+    fn a_position_before_the_first_publication_is_kept_too() {
+        let channels = Channels::new(10, 1000);
+        let (channel, _, position) = subscribe(&channels, "a", OPEN).unwrap();
+        unsubscribe(&channels, &channel);
+        publish(&channels, "a", OPEN, Instant::now());
+        let missed =
+            channels.with("a", |_, state| state.history.recover(&position, 9).unwrap().len());
+        assert_eq!(missed, Some(1));
     }
 
     #[test]
