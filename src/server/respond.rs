@@ -60,11 +60,9 @@ impl Fault {
             centrifuge::Error::LIMIT_EXCEEDED => {
                 (StatusCode::TOO_MANY_REQUESTS, "there are too many on it")
             }
-            _ => {
-                (StatusCode::BAD_REQUEST, "name it once, in some bytes without control characters")
-            }
+            _ => (StatusCode::BAD_REQUEST, "no channel is so named, or it is named twice"),
         };
-        Self::new(status, error.code, format!("{}: {channel:?}; {advice}", error.message))
+        Self::new(status, error.code, format!("channel {channel}: {}; {advice}", error.message))
     }
 
     /// 404: nothing is here.

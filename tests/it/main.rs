@@ -41,6 +41,10 @@ mod presence;
 mod slow;
 // Channels as Server-Sent Events: what comes, and how a stream ends.
 mod sse;
+// Who gets such a stream, and how a refusal is told.
+mod sse_access;
+// What a stream's peer gets when it comes back.
+mod sse_recovery;
 mod support;
 // Whose a connection is: what a token must be, and how a bad one is told.
 mod tokens;
