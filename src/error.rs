@@ -7,10 +7,13 @@ pub enum PublishError {
     /// The hub is draining or closed; publish to another node.
     #[error("the server is shutting down; publish to another node")]
     Closed,
+    /// The data of a publish to a channel is not JSON.
+    #[error("the data is not JSON; send one JSON value")]
+    NotJson,
     /// The ring holds all it may; try again shortly, or publish more slowly.
     #[error("too many publishes wait for delivery; try again shortly")]
     Overloaded,
-    /// The payload is over `limits.message_bytes`.
+    /// The payload is over `limits.message_bytes`, or over its namespace's `max_bytes`.
     #[error("the message has {size} bytes; at most {max} are allowed")]
     TooLarge {
         /// Bytes of payload.
@@ -18,4 +21,11 @@ pub enum PublishError {
         /// The limit it broke.
         max: usize,
     },
+    /// There are `limits.channels` already, and the publish would make one more to be remembered.
+    #[error("there are as many channels as limits.channels allows; use fewer")]
+    TooManyChannels,
+    /// No channel has such a name: it is empty, over `limits.channel_bytes` or has control
+    /// characters, or its namespace is not configured.
+    #[error("no channel has such a name; see namespace.* and limits.channel_bytes")]
+    UnknownChannel,
 }

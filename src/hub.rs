@@ -8,22 +8,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use serde_json::value::RawValue;
 use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::auth::Verifier;
-use crate::channel::history::Window;
-use crate::channel::post::{Content, Post};
-use crate::channel::publication::Publication;
-use crate::channel::{Channels, TooManyChannels};
+use crate::channel::Channels;
 use crate::close::CloseReason;
 use crate::config::{Config, ConfigError, Namespace};
 use crate::error::PublishError;
+use crate::idempotency::Answered;
 use crate::inbox::ShardHandle;
 use crate::message::Message;
 use crate::metrics::HubStats;
 use crate::presence::Crowd;
-use crate::protocol::centrifuge::{ClientInfo, Error};
+use crate::protocol::centrifuge::Error;
+use crate::publish::{Publish, Published};
 use crate::registry::Registry;
 use crate::ring::{Audience, Load, Probe, Reservation, Ring, Share};
 use crate::shard;
@@ -92,6 +91,38 @@ impl Hub {
         message: impl Into<Message>,
     ) -> Result<usize, PublishError> {
         self.inner.send_to_user(user, &message.into())
+    }
+
+    /// Publishes JSON to a channel: to those subscribed, and to its history if it has one. To the
+    /// chat's channel it also reaches every chat connection.
+    ///
+    /// No promise is made to who subscribes later, beyond what the channel's history gives.
+    ///
+    /// ```
+    /// use fanfare::{Config, Hub};
+    ///
+    /// let mut config = Config::default();
+    /// config.channel.history_size = 10;
+    /// let hub = Hub::start(config)?;
+    /// let published = hub.publish("prices", r#"{"EURUSD":1.08}"#)?;
+    /// assert_eq!((published.connections, published.offset), (0, 1));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError`]; nothing was or will be delivered or remembered then. The name must be one
+    /// that [`Config`] allows, and the data at most its namespace's `max_bytes` of JSON.
+    pub fn publish(
+        &self,
+        channel: &str,
+        data: impl Into<String>,
+    ) -> Result<Published, PublishError> {
+        let data = data.into();
+        if serde_json::from_str::<&RawValue>(&data).is_err() {
+            return Err(self.inner.stats.refuse(PublishError::NotJson));
+        }
+        self.inner.publish(Publish::new(channel, data), None)
     }
 
     /// Closes every connection that a user has now, after what was sent to it before.
@@ -179,6 +210,8 @@ pub(crate) struct Inner {
     pub(crate) uid: String,
     /// The host's name.
     pub(crate) name: String,
+    /// What was published under an idempotency key.
+    pub(crate) answered: Answered,
     phase: watch::Sender<Phase>,
     probing: Semaphore,
 }
@@ -210,6 +243,7 @@ impl Inner {
             chat: config.chat.channel.as_str().into(),
             uid: format!("{:016x}", RandomState::new().hash_one(std::process::id())),
             name: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            answered: Answered::new(config.limits.idempotency_keys),
             phase: watch::Sender::new(Phase::Open),
             probing: Semaphore::new(1),
             config,
@@ -232,28 +266,6 @@ impl Inner {
         self.tell(message, Audience::Chat, share)
     }
 
-    /// A publish to a channel whose namespace is known; says for how many connections.
-    pub(crate) fn post(
-        &self,
-        name: &str,
-        data: Bytes,
-        info: Option<Arc<ClientInfo>>,
-        share: Option<&Arc<Share>>,
-    ) -> Result<usize, PublishError> {
-        if name == &*self.chat {
-            return self.tell(&Message::text_of(data), Audience::Chat, share);
-        }
-        let reservation = self.reserve(data.len(), share)?;
-        let mut publication = Publication::new(name.into(), data);
-        publication.info = info;
-        let send = |post: Option<(Post, usize)>| {
-            let Some((post, reach)) = post else { return 0 };
-            self.send(reservation, Load::Post(post));
-            reach
-        };
-        self.with_post(publication, send).map_err(|_| PublishError::Overloaded)
-    }
-
     /// The options of a channel, or why there can be none of that name.
     pub(crate) fn namespace(&self, channel: &str) -> Result<&Namespace, Error> {
         let max_bytes = self.config.limits.channel_bytes;
@@ -261,45 +273,6 @@ impl Inner {
             return Err(Error::BAD_REQUEST);
         }
         self.config.namespace(channel).ok_or(Error::UNKNOWN_CHANNEL)
-    }
-
-    /// Sends a message to all, and what it comes to on the chat's channel.
-    fn tell(
-        &self,
-        message: &Message,
-        audience: Audience,
-        share: Option<&Arc<Share>>,
-    ) -> Result<usize, PublishError> {
-        let reservation = self.reserve(message.len(), share)?;
-        // Encoded here rather than by the shards, one of which would else keep the rest waiting.
-        message.frame();
-        let publication = Publication::new(self.chat.clone(), message.payload().clone());
-        let send = |post: Option<(Post, usize)>| {
-            let reach = self.connections.load(Ordering::SeqCst);
-            let post = post.map(|(post, _)| post);
-            self.send(reservation, Load::Broadcast(message.clone(), audience, post));
-            reach
-        };
-        self.with_post(publication, send).map_err(|_| PublishError::Overloaded)
-    }
-
-    /// Gives a publication its place, if its channel is there or remembers, and has it sent before
-    /// another one gets the next.
-    fn with_post<T>(
-        &self,
-        publication: Publication,
-        send: impl FnOnce(Option<(Post, usize)>) -> T,
-    ) -> Result<T, TooManyChannels> {
-        let name = publication.channel.clone();
-        let window = self.config.namespace(&name).map_or_else(Window::default, Namespace::window);
-        self.channels.with_if_of_use(&name, window, |place| {
-            send(place.map(|(channel, state)| {
-                let publication = self.channels.append(state, publication, window, Instant::now());
-                let content = Content::Publication(publication);
-                let (channel, sequence) = (channel.id, state.take_sequence());
-                (Post { channel, sequence, content }, state.subscribers())
-            }))
-        })
     }
 
     pub(crate) fn send_to_user(
@@ -407,7 +380,7 @@ impl Inner {
         Ok(reach)
     }
 
-    fn reserve(
+    pub(crate) fn reserve(
         &self,
         size: usize,
         share: Option<&Arc<Share>>,
@@ -420,7 +393,7 @@ impl Inner {
         reservation.ok_or(PublishError::Overloaded)
     }
 
-    fn send(&self, reservation: Reservation, load: Load) {
+    pub(crate) fn send(&self, reservation: Reservation, load: Load) {
         self.stats.admit(&load);
         self.ring.send(reservation, load);
     }

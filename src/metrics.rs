@@ -51,7 +51,10 @@ pub(crate) struct HubStats {
     disconnects: Count,
     closed: Count,
     overloaded: Count,
+    not_json: Count,
     too_large: Count,
+    too_many_channels: Count,
+    unknown_channel: Count,
     presence_dropped: Count,
     failed_handshakes: Mutex<BTreeMap<&'static str, u64>>,
 }
@@ -71,8 +74,11 @@ impl HubStats {
     pub(crate) fn refuse(&self, error: PublishError) -> PublishError {
         match error {
             PublishError::Closed => self.closed.increment(),
+            PublishError::NotJson => self.not_json.increment(),
             PublishError::Overloaded => self.overloaded.increment(),
             PublishError::TooLarge { .. } => self.too_large.increment(),
+            PublishError::TooManyChannels => self.too_many_channels.increment(),
+            PublishError::UnknownChannel => self.unknown_channel.increment(),
         }
         error
     }
@@ -213,8 +219,11 @@ impl Scrape {
         out.family("publishes", "Publishes admitted, by kind", "kind", publishes)?;
         let refusals = [
             ("closed", stats.closed.get()),
+            ("not_json", stats.not_json.get()),
             ("overloaded", stats.overloaded.get()),
             ("too_large", stats.too_large.get()),
+            ("too_many_channels", stats.too_many_channels.get()),
+            ("unknown_channel", stats.unknown_channel.get()),
         ];
         out.family("refusals", "Publishes refused, by reason", "reason", refusals)?;
         let help = "Joins and leaves of channels that found no room in the ring";

@@ -290,7 +290,9 @@ impl Dialog {
     fn publish(&mut self, message: Message) -> Option<Waiting> {
         let share = self.share.get_or_insert_default();
         match self.shard.hub.say(&message, Some(share)) {
-            Err(PublishError::Overloaded) => Some(Waiting::Message(message)),
+            Err(PublishError::Overloaded | PublishError::TooManyChannels) => {
+                Some(Waiting::Message(message))
+            }
             // A hub that closes tells its peers by the close itself.
             Ok(_) | Err(_) => None,
         }

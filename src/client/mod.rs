@@ -13,6 +13,7 @@ use crate::connection::Connection;
 use crate::error::PublishError;
 use crate::message::Message;
 use crate::protocol::centrifuge::{self, Command, Error, Request};
+use crate::publish::Publish;
 use crate::ring::Share;
 use crate::shard::Shard;
 use crate::subscription::{SubscribeError, Who};
@@ -150,19 +151,18 @@ impl Call<'_> {
 
     fn publish(&self, who: &Who, publish: &centrifuge::Publish<'_>) -> Result<String, Refusal> {
         let data = publish.data.ok_or(Error::BAD_REQUEST)?;
-        let namespace = self.namespace(&publish.channel)?;
-        if namespace.max_bytes > 0 && data.get().len() > namespace.max_bytes {
-            return Err(Error::LIMIT_EXCEEDED.into());
-        }
+        self.namespace(&publish.channel)?;
         let info = {
             let subscriptions = self.connection.subscriptions.borrow();
             let subscription = subscriptions.get(&*publish.channel);
             let subscription = subscription.filter(|subscription| subscription.terms.may_publish);
             who.info(subscription.ok_or(Error::PERMISSION_DENIED)?.terms.info.clone())
         };
-        let data = data.get().to_owned().into();
-        let hub = &self.shard.hub;
-        hub.post(&publish.channel, data, Some(Arc::new(info)), Some(self.share))?;
+        self.shard.hub.post(Publish {
+            info: Some(Arc::new(info)),
+            share: Some(self.share),
+            ..Publish::new(&publish.channel, data.get().to_owned())
+        })?;
         Ok("{}".to_owned())
     }
 
@@ -195,7 +195,9 @@ impl From<PublishError> for Refusal {
     fn from(error: PublishError) -> Self {
         Self::Error(match error {
             PublishError::Overloaded => Error::TOO_MANY_REQUESTS,
-            PublishError::TooLarge { .. } => Error::LIMIT_EXCEEDED,
+            PublishError::TooLarge { .. } | PublishError::TooManyChannels => Error::LIMIT_EXCEEDED,
+            PublishError::UnknownChannel => Error::UNKNOWN_CHANNEL,
+            PublishError::NotJson => Error::BAD_REQUEST,
             PublishError::Closed => Error::INTERNAL,
         })
     }

@@ -166,6 +166,8 @@ pub struct Limits {
     /// Bytes that the histories of all channels hold together; over it the publication that goes is
     /// the oldest of the channel that was published to.
     pub history_bytes: usize,
+    /// Idempotency keys of publishes that are remembered; over it the oldest is forgotten.
+    pub idempotency_keys: usize,
     /// Arrivals that wait for one shard; when all shards are full accept answers 503.
     pub inbox: usize,
     /// Time an HTTP connection may idle between requests.
@@ -295,6 +297,7 @@ impl Default for Limits {
             handshake_timeout: Duration::from_secs(10),
             header_bytes: 16 << 10,
             history_bytes: 256 << 20,
+            idempotency_keys: 100_000,
             inbox: 8192,
             keepalive_timeout: Duration::from_secs(75),
             memory: 512 << 20,

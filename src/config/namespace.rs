@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::Limits;
 use super::choice::choice;
 use crate::channel::history::Window;
 
@@ -37,6 +38,11 @@ impl Namespace {
     /// Whether it is noted who is subscribed.
     pub(crate) fn counts_presence(&self) -> bool {
         self.presence == Switch::On || self.join_leave != JoinLeave::Off
+    }
+
+    /// Bytes that a publication's data may have.
+    pub(crate) fn max_bytes(&self, limits: &Limits) -> usize {
+        if self.max_bytes > 0 { self.max_bytes } else { limits.message_bytes }
     }
 
     /// How much a channel remembers.

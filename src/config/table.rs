@@ -198,6 +198,11 @@ pub(super) static KEYS: &[Key] = &[
         Kind::Size(|c| &mut c.limits.history_bytes, 16 * KIB..=1024 * GIB),
     ),
     Key::new(
+        "limits.idempotency_keys",
+        "Idempotency keys of the API's publishes that are remembered, each for 5 minutes; over it the oldest is forgotten. Each takes about 250 bytes.",
+        Kind::Count(|c| &mut c.limits.idempotency_keys, 1..=1 << 24),
+    ),
+    Key::new(
         "limits.connections",
         "Open sockets; over it accept answers 503, at `server.internal_bind` 16 later. The default follows the descriptor limit, raised to its hard bound at start.",
         Kind::Connections(|c| &mut c.limits.connections),

@@ -95,7 +95,9 @@ fn publish(hub: &Inner, body: &[u8]) -> Result<Response<Body>, Fault> {
         data: &'a RawValue,
     }
     let Publish { channel, data } = parse(body)?;
-    connections(hub.post(&channel, data.get().to_owned().into(), None, None)?)
+    let published =
+        hub.publish(crate::publish::Publish::new(&channel, data.get().to_owned()), None)?;
+    connections(published.connections)
 }
 
 fn send_to_user(hub: &Inner, body: &[u8]) -> Result<Response<Body>, Fault> {

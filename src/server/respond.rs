@@ -31,6 +31,11 @@ impl Fault {
         Self::new(StatusCode::BAD_REQUEST, 107, message)
     }
 
+    /// 400: the request is understood, and cannot be carried out.
+    pub(super) fn command(code: u32, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, code, message)
+    }
+
     /// 401: the key is wrong or missing.
     pub(super) fn unauthorized() -> Self {
         Self::new(
@@ -131,6 +136,9 @@ impl From<PublishError> for Fault {
             PublishError::Closed => unavailable(100),
             PublishError::Overloaded => unavailable(111),
             PublishError::TooLarge { .. } => Self::too_large(error.to_string()),
+            PublishError::NotJson => Self::bad_request(error.to_string()),
+            PublishError::TooManyChannels => Self::command(106, error.to_string()),
+            PublishError::UnknownChannel => Self::command(102, error.to_string()),
         }
     }
 }

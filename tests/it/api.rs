@@ -158,7 +158,7 @@ fn without_a_key_the_api_is_off() {
 #[test]
 fn an_unknown_method_or_path_is_404() {
     let server = TestServer::start();
-    for method in ["publish", "", "info/", "Info"] {
+    for method in ["publishes", "", "info/", "Info"] {
         let (status, answer) = server.request(&post(method, API_KEY, "{}"));
         assert_eq!((status, fault(&answer)), (404, 104), "{method}");
     }

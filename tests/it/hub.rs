@@ -191,3 +191,44 @@ fn idle_stream() -> TcpStream {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     TcpStream::connect(listener.local_addr().unwrap()).unwrap()
 }
+
+#[test]
+fn a_publish_is_remembered_and_says_where() {
+    let server = TestServer::with(|config| config.channel.history_size = 2);
+    let first = server.hub.publish("news", "1").unwrap();
+    let second = server.hub.publish("news", " [2]").unwrap();
+    assert_eq!((first.connections, first.offset, second.offset), (0, 1, 2));
+    assert!(!first.epoch.is_empty());
+    assert_eq!(first.epoch, second.epoch);
+}
+
+#[test]
+fn a_publish_to_the_chats_channel_reaches_those_who_chat() {
+    let server = TestServer::start();
+    let mut peer = server.connect(1);
+    let published = server.hub.publish("chat", r#"{"type":"notification"}"#).unwrap();
+    assert_eq!((published.connections, published.offset), (1, 0));
+    assert_eq!(peer.read_text(), r#"{"type":"notification"}"#);
+}
+
+#[test]
+fn a_publish_that_cannot_be_is_refused_and_counted() {
+    let server = TestServer::with(|config| {
+        config.channel.max_bytes = 16;
+        config.channel.history_size = 1;
+        config.limits.channels = 1;
+    });
+    let publish = |channel: &str, data: &str| server.hub.publish(channel, data).map(|_| ());
+    assert_eq!(publish("news", r#""123456789 1234""#), Ok(()));
+    let too_large = PublishError::TooLarge { size: 17, max: 16 };
+    for (channel, data, error, reason) in [
+        ("news", r#""123456789 12345""#, too_large, "too_large"),
+        ("news", "{", PublishError::NotJson, "not_json"),
+        ("other", "1", PublishError::TooManyChannels, "too_many_channels"),
+        ("", "1", PublishError::UnknownChannel, "unknown_channel"),
+        ("nowhere:news", "1", PublishError::UnknownChannel, "unknown_channel"),
+    ] {
+        assert_eq!(publish(channel, data), Err(error), "{channel}");
+        assert!(server.metric(&format!("fanfare_refusals_total{{reason=\"{reason}\"}}")) > 0.0);
+    }
+}
