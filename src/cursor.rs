@@ -25,14 +25,22 @@ impl Cursor {
         Self(RefCell::new(places.collect()))
     }
 
-    /// Says that channel number `index` is subscribed, and from where on.
-    pub(crate) fn enter(&self, index: usize, channel: ChannelId, position: Option<Position>) {
+    /// Says where the stream stands on channel number `index`.
+    pub(crate) fn set(&self, index: usize, position: Option<Position>) {
         if let Some(place) = self.0.borrow_mut().get_mut(index) {
-            *place = Place { channel: Some(channel), position };
+            place.position = position;
         }
     }
 
-    /// Moves on to a publication; returns the line that its event begins with.
+    /// Says that channel number `index` is subscribed.
+    pub(crate) fn enter(&self, index: usize, channel: ChannelId) {
+        if let Some(place) = self.0.borrow_mut().get_mut(index) {
+            place.channel = Some(channel);
+        }
+    }
+
+    /// Moves on to a publication of a channel that is subscribed; returns the line that its event
+    /// begins with.
     pub(crate) fn advance(&self, channel: ChannelId, offset: u64) -> String {
         let mut places = self.0.borrow_mut();
         let place = places.iter_mut().find(|place| place.channel == Some(channel));

@@ -10,7 +10,8 @@ use std::time::SystemTime;
 
 use tokio::task::spawn_local;
 
-use crate::channel::history::{Position, Unrecoverable};
+use crate::channel::State;
+use crate::channel::history::{Page, Position, Unrecoverable};
 use crate::channel::publication::Publication;
 use crate::close::CloseReason;
 use crate::config::{Namespace, Recovery};
@@ -21,7 +22,7 @@ use crate::outbox::Burst;
 use crate::protocol::sse;
 use crate::shard::Shard;
 use crate::socket::Socket;
-use crate::subscription::{Entered, Recover, SubscribeError, Terms, Who};
+use crate::subscription::{Entered, RECOVERED_MAX, Recover, SubscribeError, Terms, Who};
 use crate::user::Identity;
 use crate::writer::Writer;
 
@@ -131,20 +132,26 @@ impl Stream {
         connection.life.is_paused.set(false);
     }
 
-    /// Subscribes one channel after the other while there is room for what its peer missed, and says
-    /// where the stream then stands.
+    /// Brings one channel after the other while there is room for what its peer missed, and says where
+    /// the stream then stands.
     fn subscribe(&mut self) -> Result<(), (String, SubscribeError)> {
         let mut lone = None;
         while self.connection.outbox.borrow().held() <= self.half_an_outbox() {
-            let Some((index, Wanted { channel, terms, from })) = self.wanted.pop_front() else {
+            let Some((index, mut wanted)) = self.wanted.pop_front() else {
                 self.wanted = VecDeque::new();
                 break;
             };
-            let entered = self.enter(index, &channel, terms, from.as_ref());
-            lone = entered.map_err(|error| (channel, error))?;
+            if let Some(missed) = self.part_of_missed(&wanted) {
+                self.bring(index, &missed);
+                wanted.from = missed.last().map(|publication| publication.position());
+                lone.clone_from(&wanted.from);
+                self.wanted.push_front((index, wanted));
+            } else {
+                let channel = wanted.channel.clone();
+                lone = self.enter(index, wanted).map_err(|error| (channel, error))?;
+            }
         }
-        let cursor = self.connection.cursor.get();
-        let line = cursor.map_or_else(|| sse::id_line([lone.as_ref()]), |cursor| cursor.id_line());
+        let line = self.id_line(lone.as_ref());
         if !line.is_empty() {
             // Without data it is no event, and still the peer's position from then on.
             self.queue([line + "\n"]);
@@ -152,44 +159,70 @@ impl Stream {
         Ok(())
     }
 
-    /// Subscribes a channel, and queues what its peer missed of it; returns where it stands then.
-    fn enter(
-        &self,
-        index: usize,
-        channel: &str,
-        terms: Terms,
-        from: Option<&Position>,
-    ) -> Result<Option<Position>, SubscribeError> {
-        let Self { shard, connection, .. } = self;
-        // It was judged by its namespace, which is there to stay.
-        let Some(namespace) = shard.hub.config.namespace(channel) else { return Ok(None) };
-        let recover = recover(from, namespace);
-        let entered = shard.subscribe(connection, channel, namespace, terms, recover.as_ref())?;
-        let position = namespace.window().is_open().then(|| entered.position.clone());
-        let cursor = connection.cursor.get();
-        let id = connection.subscriptions.borrow().get(channel).map(|it| it.channel.id);
-        let place = cursor.zip(id);
-        if let Some((cursor, id)) = place {
-            cursor.enter(index, id, position.clone());
+    /// The oldest that a peer missed of a channel, if all of it is more than a subscription brings.
+    /// Read ahead of that, it makes what is left for it less.
+    fn part_of_missed(&self, wanted: &Wanted) -> Option<Vec<Arc<Publication>>> {
+        let Wanted { channel, from, .. } = wanted;
+        let (hub, from) = (&self.shard.hub, from.as_ref()?);
+        if hub.config.namespace(channel)?.recovery != Recovery::Stream {
+            return None;
         }
-        match missed(from, entered) {
-            Ok(missed) => self.queue(missed.iter().map(|publication| {
-                match place {
-                    Some((cursor, id)) => [
-                        cursor.advance(id, publication.offset).as_bytes(),
-                        &publication.event().bare,
-                    ]
-                    .concat(),
-                    None => publication.event().with_id.to_vec(),
-                }
-            })),
-            Err(Unrecoverable) => {
-                let line = cursor
-                    .map_or_else(|| sse::id_line([position.as_ref()]), |cursor| cursor.id_line());
-                self.queue([line + &sse::unrecovered(channel)]);
+        let page = Page { limit: RECOVERED_MAX, since: Some(from.clone()), reverse: false };
+        let read = |state: &State| (state.history.page(&page), state.history.position().offset);
+        let (missed, top) = hub.channels.with(channel, |_, state| read(state))?;
+        let mut missed = missed.ok()?;
+        let mut bytes = 0;
+        let mut fits = |publication: &Arc<Publication>| {
+            bytes += publication.data.len();
+            bytes <= self.half_an_outbox()
+        };
+        missed.truncate(missed.iter().position(|it| !fits(it)).unwrap_or(missed.len()));
+        let is_next = missed.first().is_some_and(|first| first.offset == from.offset + 1);
+        let is_all = missed.last().is_none_or(|last| last.offset == top);
+        (is_next && !is_all).then_some(missed)
+    }
+
+    /// Subscribes a channel, and queues what its peer missed of it; returns where it stands then.
+    fn enter(&self, index: usize, wanted: Wanted) -> Result<Option<Position>, SubscribeError> {
+        let Self { shard, connection, .. } = self;
+        let Wanted { channel, terms, from } = wanted;
+        // It was judged by its namespace, which is there to stay.
+        let Some(namespace) = shard.hub.config.namespace(&channel) else { return Ok(None) };
+        let recover = recover(from.as_ref(), namespace);
+        let entered = shard.subscribe(connection, &channel, namespace, terms, recover.as_ref())?;
+        let position = namespace.window().is_open().then(|| entered.position.clone());
+        let missed = missed(from.as_ref(), entered);
+        if let Ok(missed) = &missed {
+            self.bring(index, missed);
+        }
+        if let Some(cursor) = connection.cursor.get() {
+            cursor.set(index, position.clone());
+            let subscriptions = connection.subscriptions.borrow();
+            if let Some(subscription) = subscriptions.get(&*channel) {
+                cursor.enter(index, subscription.channel.id);
             }
         }
+        if missed.is_err() {
+            self.queue([self.id_line(position.as_ref()) + &sse::unrecovered(&channel)]);
+        }
         Ok(position)
+    }
+
+    /// Queues publications of channel number `index`, each with where the stream stands after it.
+    fn bring(&self, index: usize, publications: &[Arc<Publication>]) {
+        let cursor = self.connection.cursor.get();
+        self.queue(publications.iter().map(|publication| {
+            let event = publication.event();
+            let Some(cursor) = cursor else { return event.with_id.to_vec() };
+            cursor.set(index, Some(publication.position()));
+            [cursor.id_line().as_bytes(), &event.bare].concat()
+        }));
+    }
+
+    /// The line that says where the stream stands, which on a lone channel is as given.
+    fn id_line(&self, lone: Option<&Position>) -> String {
+        let cursor = self.connection.cursor.get();
+        cursor.map_or_else(|| sse::id_line([lone]), |cursor| cursor.id_line())
     }
 
     /// Queues events past the ring, however many: whoever calls has looked for room.

@@ -52,6 +52,11 @@ impl Publication {
         Self { offset, epoch, ..self }
     }
 
+    /// Where the stream stands after it.
+    pub(crate) fn position(&self) -> Position {
+        Position { offset: self.offset, epoch: self.epoch.clone() }
+    }
+
     /// The publication as one frame of an encoding.
     pub(crate) fn encoded(&self, encoding: Encoding) -> &Bytes {
         match encoding {

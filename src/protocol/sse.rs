@@ -24,9 +24,8 @@ pub(crate) struct Event {
 
 impl Event {
     pub(crate) fn of(publication: &Publication) -> Self {
-        let Publication { channel, data, offset, epoch, .. } = publication;
-        let position = Position { offset: *offset, epoch: epoch.clone() };
-        let mut event = id_line([(*offset > 0).then_some(&position)]);
+        let Publication { channel, data, offset, .. } = publication;
+        let mut event = id_line([(*offset > 0).then_some(&publication.position())]);
         let begin = event.len();
         event.push_str("event: ");
         event.push_str(channel);

@@ -45,6 +45,8 @@ mod sse;
 mod sse_access;
 // What a stream's peer gets when it comes back.
 mod sse_recovery;
+// Streams that are read too slowly.
+mod sse_slow;
 mod support;
 // Whose a connection is: what a token must be, and how a bad one is told.
 mod tokens;
