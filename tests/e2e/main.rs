@@ -19,4 +19,6 @@ mod curl;
 mod examples;
 // The load tests written for k6.
 mod k6;
+// Channels as Server-Sent Events, by curl and in Chromium.
+mod sse;
 mod support;
