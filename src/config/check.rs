@@ -82,7 +82,7 @@ impl Config {
     }
 
     fn disagreements(&self) -> Vec<String> {
-        let Self { auth, chat, drain, limits, .. } = self;
+        let Self { auth, chat, drain, hook, limits, .. } = self;
         let mut faults = Vec::new();
         if drain.spread > drain.timeout / 2 {
             faults.push(
@@ -102,6 +102,7 @@ impl Config {
         if chat.channel.len() > limits.channel_bytes {
             faults.push("chat.channel: is longer than limits.channel_bytes; shorten it".to_owned());
         }
+        faults.extend(hook.disagreements());
         for (section, namespace) in self.namespace_sections() {
             if namespace.recovery != Recovery::Off && namespace.history_size == 0 {
                 faults.push(format!(
@@ -156,7 +157,7 @@ const HASH_BYTES: usize = 32;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Secret;
+    use crate::config::{Hook, HookCall, Secret};
 
     fn fault(set: impl FnOnce(&mut Config)) -> String {
         let mut config = Config::default();
@@ -183,6 +184,17 @@ mod tests {
         assert_eq!(text, "api.key: a value is not allowed; use at least 16 bytes of text");
     }
 
+    fn hook(unset: fn(&mut Hook)) -> Hook {
+        let mut hook = Hook {
+            url: "http://127.0.0.1:8000/hook".to_owned(),
+            secret: Some(Secret::new("a secret of the test")),
+            calls: vec![HookCall::Publish],
+            ..Hook::default()
+        };
+        unset(&mut hook);
+        hook
+    }
+
     #[test]
     fn settings_must_agree_with_each_other() {
         for (set, key) in [
@@ -197,6 +209,8 @@ mod tests {
             (|c| c.chat.channel = "c".repeat(256), "chat.channel: is longer"),
             (|c| c.channel.recovery = Recovery::Stream, "channel.recovery"),
             (|c| c.channel.max_bytes = 65 << 10, "channel.max_bytes"),
+            (|c| c.hook = hook(|it| it.secret = None), "hook.secret"),
+            (|c| c.hook = hook(|it| it.calls.clear()), "hook.calls"),
         ] {
             let text = fault(set);
             assert!(text.starts_with(key) && !text.contains('\n'), "{text}");

@@ -9,7 +9,7 @@ use jsonwebtoken::Algorithm;
 
 use super::choice::Choice;
 use super::value::{format_duration, format_size, parse_duration, parse_size};
-use super::{Config, Secret};
+use super::{Config, HookCall, Secret, hook};
 
 /// One setting.
 #[derive(Debug)]
@@ -37,6 +37,9 @@ impl Key {
             Kind::Address(_) => ADDRESS.to_owned(),
             Kind::AddressOrNone(_) => format!("{ADDRESS}; or nothing"),
             Kind::Algorithms(_) => "HS256, HS384, HS512, or several of them".to_owned(),
+            Kind::Calls(_) => {
+                format!("{}, or several of them", one_of(HookCall::Connect.words()))
+            }
             Kind::Choice(field) => one_of(field(&mut Config::default()).words()),
             Kind::Connections(_) => "a number of at least 1".to_owned(),
             Kind::Count(_, range) => format!("a number from {} to {}", range.start(), range.end()),
@@ -79,6 +82,10 @@ impl Key {
                 let names: Vec<_> = field(&mut config).iter().map(|it| format!("{it:?}")).collect();
                 names.join(", ")
             }
+            Kind::Calls(field) => {
+                let words: Vec<_> = field(&mut config).iter().map(Choice::word).collect();
+                or_none(Some(words.join(", ")))
+            }
             Kind::Choice(field) => field(&mut config).word().to_owned(),
             Kind::Connections(field) => field(&mut config).map_or_else(
                 || "what the descriptor limit allows less 64".to_owned(),
@@ -109,6 +116,7 @@ impl Key {
                 let algorithms: Option<_> = list(text).map(|name| name.parse().ok()).collect();
                 store(field(config), algorithms)
             }
+            Kind::Calls(field) => store(field(config), list(text).map(call).collect()),
             Kind::Choice(field) => field(config).choose(trimmed),
             Kind::Connections(field) => store(field(config), trimmed.parse().ok().map(Some)),
             Kind::Count(field, _) => store(field(config), trimmed.parse().ok()),
@@ -127,7 +135,7 @@ impl Key {
     pub(super) fn is_in_bounds(&self, config: &Config) -> bool {
         let mut config = config.clone();
         match &self.kind {
-            Kind::Address(_) | Kind::AddressOrNone(_) | Kind::Choice(_) => true,
+            Kind::Address(_) | Kind::AddressOrNone(_) | Kind::Calls(_) | Kind::Choice(_) => true,
             Kind::Algorithms(field) => {
                 let algorithms = field(&mut config);
                 !algorithms.is_empty() && algorithms.iter().all(|it| HMAC.contains(it))
@@ -152,6 +160,7 @@ pub(super) enum Kind {
     Address(fn(&mut Config) -> &mut SocketAddr),
     AddressOrNone(fn(&mut Config) -> &mut Option<SocketAddr>),
     Algorithms(fn(&mut Config) -> &mut Vec<Algorithm>),
+    Calls(fn(&mut Config) -> &mut Vec<HookCall>),
     Choice(fn(&mut Config) -> &mut dyn Choice),
     Connections(fn(&mut Config) -> &mut Option<usize>),
     Count(fn(&mut Config) -> &mut usize, RangeInclusive<usize>),
@@ -191,6 +200,12 @@ fn one_of(words: &[&str]) -> String {
     }
 }
 
+/// A call of the hook by its word.
+fn call(word: &str) -> Option<HookCall> {
+    let mut call = HookCall::Connect;
+    call.choose(word).then_some(call)
+}
+
 fn or_none(text: Option<String>) -> String {
     text.filter(|text| !text.is_empty()).unwrap_or_else(|| "(none)".to_owned())
 }
@@ -212,6 +227,11 @@ pub(super) const CHANNEL_NAME: Form = Form {
 pub(super) const NAMESPACE_NAME: Form = Form {
     allowed: "the name of a namespace, or nothing",
     is_allowed: |name| name.is_empty() || is_namespace_name(name),
+};
+
+pub(super) const URL: Form = Form {
+    allowed: "a URL such as https://example.com/hook, or nothing",
+    is_allowed: |url| url.is_empty() || hook::is_url(url),
 };
 
 const ADDRESS: &str = "an address and port such as 127.0.0.1:8080, no host name";

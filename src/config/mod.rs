@@ -5,6 +5,7 @@
 
 mod check;
 mod choice;
+mod hook;
 mod key;
 mod load;
 mod namespace;
@@ -19,6 +20,7 @@ use std::time::Duration;
 
 pub use check::ConfigError;
 use choice::choice;
+pub use hook::{Hook, HookCall, OnFailure};
 pub use key::Key;
 pub use load::{Loaded, Origin, load};
 pub use namespace::{JoinLeave, Namespace, Publish, Recovery, Subscribe, Switch};
@@ -45,6 +47,8 @@ pub struct Config {
     pub limits: Limits,
     /// How the server ends.
     pub drain: Drain,
+    /// The application that decides and is told.
+    pub hook: Hook,
     /// Where the server listens.
     pub server: Server,
     /// What is logged.

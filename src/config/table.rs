@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::key::{CHANNEL_NAME, FILTER, Key, Kind, NAMESPACE_NAME};
+use super::key::{CHANNEL_NAME, FILTER, Key, Kind, NAMESPACE_NAME, URL};
 
 /// Every key. Names in the environment, parsing, bounds, documentation and suggestions all derive
 /// from it.
@@ -252,9 +252,45 @@ pub(super) static KEYS: &[Key] = &[
         "What is logged, to standard error.",
         Kind::Text(|c| &mut c.log.filter, FILTER),
     ),
+    Key::new(
+        "hook.url",
+        "Where the application is asked and told, by signed POST. Without it nobody is.",
+        Kind::Text(|c| &mut c.hook.url, URL),
+    ),
+    Key::new(
+        "hook.secret",
+        "What those POSTs are signed with, by HMAC-SHA256. Must be set beside `hook.url`.",
+        Kind::Secret(|c| &mut c.hook.secret),
+    ),
+    Key::new(
+        "hook.calls",
+        "What the application is asked (`connect`, `subscribe`, `publish`, `message`, `rpc`) and told of (`users`, `channels`). Each question costs its peer a round trip.",
+        Kind::Calls(|c| &mut c.hook.calls),
+    ),
+    Key::new(
+        "hook.timeout",
+        "Time that an answer may take. The peer that is asked about is read no further meanwhile, and no other.",
+        Kind::Duration(|c| &mut c.hook.timeout, HUNDREDTH..=MINUTE),
+    ),
+    Key::new(
+        "hook.on_failure",
+        "What becomes of a question without an answer in time: it is refused (error 100, try again), or goes on as if there were no hook.",
+        Kind::Choice(|c| &mut c.hook.on_failure),
+    ),
+    Key::new(
+        "hook.concurrency",
+        "Questions under way at once; further ones wait, within their time. As many as the application has workers.",
+        Kind::Count(|c| &mut c.hook.concurrency, 1..=4096),
+    ),
+    Key::new(
+        "hook.queue",
+        "Notices that wait until the application takes them; over it the oldest is dropped.",
+        Kind::Count(|c| &mut c.hook.queue, 1..=1_000_000),
+    ),
 ];
 
 const MS: Duration = Duration::from_millis(1);
+const HUNDREDTH: Duration = Duration::from_millis(10);
 const TENTH: Duration = Duration::from_millis(100);
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(60 * 60);
