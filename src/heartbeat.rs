@@ -107,15 +107,15 @@ impl Sweep {
         if life.expires.get().is_some_and(|expires| expires <= wall) {
             return Some(CloseReason::EXPIRED);
         }
-        if (1..=now).contains(&life.stale_at.get()) {
-            return Some(CloseReason::STALE);
-        }
         let is_over = |since: Millis, limit| now.saturating_sub(since) > limit;
         if connection.outbox.borrow().oldest().is_some_and(|at| is_over(at, self.outbox_age)) {
             return Some(CloseReason::SLOW);
         }
         if life.is_paused.get() {
             return None;
+        }
+        if (1..=now).contains(&life.stale_at.get()) {
+            return Some(CloseReason::STALE);
         }
         let unfinished = life.unfinished.get();
         if unfinished > 0 && is_over(unfinished, self.message_timeout) {

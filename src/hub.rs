@@ -14,8 +14,9 @@ use tokio::sync::{Notify, Semaphore, watch};
 use crate::auth::Verifier;
 use crate::channel::Channels;
 use crate::close::CloseReason;
-use crate::config::{Config, ConfigError, Namespace};
+use crate::config::{Config, ConfigError, HookCall, Namespace};
 use crate::error::PublishError;
+use crate::hook::{Application, Change, Courier, Hooks, HttpHooks};
 use crate::idempotency::Answered;
 use crate::inbox::ShardHandle;
 use crate::message::Message;
@@ -57,14 +58,50 @@ pub struct Hub {
 }
 
 impl Hub {
-    /// Starts the shards, each on a thread of its own.
+    /// Starts the shards, each on a thread of its own, and one more if `hook.url` is set.
+    ///
+    /// # Errors
+    ///
+    /// The configuration breaks a bound, or the system gives no thread or reactor, or no certificates
+    /// to trust for a hook.
+    pub fn start(config: Config) -> Result<Self, StartError> {
+        let config = config.check()?;
+        let uid = uid();
+        if !config.hook.is_set() {
+            return Self::launch(config, uid, None);
+        }
+        let courier = Courier::start().map_err(StartError::Hooks)?;
+        let hooks = HttpHooks::new(&config, courier.runtime().clone(), uid.clone());
+        let hooks = Box::new(hooks.map_err(StartError::Hooks)?);
+        let application = Application::new(hooks, &config.hook, &config.hook.calls);
+        Self::launch(config, uid, Some((application, courier)))
+    }
+
+    /// Like [`Hub::start`], with hooks of the embedder's own in place of `hook.url` and what goes with
+    /// it. `hook.timeout`, `hook.on_failure` and `hook.queue` count for them too.
     ///
     /// # Errors
     ///
     /// The configuration breaks a bound, or the system gives no thread or reactor.
-    pub fn start(config: Config) -> Result<Self, StartError> {
-        let inner = Arc::new(Inner::new(config.check()?));
+    pub fn start_with(config: Config, hooks: impl Hooks) -> Result<Self, StartError> {
+        let config = config.check()?;
+        let courier = Courier::start().map_err(StartError::Hooks)?;
+        let told = [HookCall::Channels, HookCall::Users];
+        let application = Application::new(Box::new(hooks), &config.hook, &told);
+        Self::launch(config, uid(), Some((application, courier)))
+    }
+
+    fn launch(
+        config: Config,
+        uid: String,
+        hooks: Option<(Application, Courier)>,
+    ) -> Result<Self, StartError> {
+        let (application, courier) = hooks.unzip();
+        let inner = Arc::new(Inner::new(config, uid, application));
         let _shards = Arc::new(StopOnDrop(inner.clone()));
+        if let Some(courier) = courier {
+            courier.serve(&inner);
+        }
         for index in 0..inner.shards.len() {
             shard::start(&inner, index)?;
         }
@@ -171,6 +208,9 @@ impl Hub {
             }
         };
         let _ = tokio::time::timeout_at(deadline.into(), drained).await;
+        if let Some(application) = &inner.application {
+            application.flush().await;
+        }
         inner.sockets.load(Ordering::Acquire)
     }
 }
@@ -182,6 +222,9 @@ pub enum StartError {
     /// The configuration breaks a bound.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The system gave no thread or reactor for hooks, or no certificates to trust.
+    #[error("cannot start hooks: {0}; for an https URL the system needs certificates to trust")]
+    Hooks(#[source] io::Error),
     /// The system gave no thread or reactor for a shard.
     #[error("cannot start a shard: {0}; try fewer with server.shards")]
     Shard(#[from] io::Error),
@@ -195,6 +238,8 @@ pub(crate) struct Inner {
     pub(crate) registry: Registry,
     pub(crate) channels: Channels,
     pub(crate) crowd: Crowd,
+    /// Who is asked and told, if anyone.
+    pub(crate) application: Option<Application>,
     pub(crate) shards: Box<[ShardHandle]>,
     pub(crate) stats: HubStats,
     pub(crate) connections: AtomicUsize,
@@ -225,13 +270,15 @@ pub(crate) enum Phase {
 }
 
 impl Inner {
-    fn new(config: Config) -> Self {
+    fn new(config: Config, uid: String, application: Option<Application>) -> Self {
+        let tells_users = application.as_ref().is_some_and(Application::tells_users);
         let shard = || ShardHandle::new(config.limits.inbox);
         Self {
             ring: Ring::new(config.limits.ring_messages, config.limits.ring_bytes),
-            registry: Registry::new(config.chat.linger()),
+            registry: Registry::new(config.chat.linger(tells_users)),
             channels: Channels::new(config.limits.channels, config.limits.history_bytes),
             crowd: Crowd::new(&config.chat),
+            application,
             shards: std::iter::repeat_with(shard).take(config.server.shards).collect(),
             stats: HubStats::default(),
             connections: AtomicUsize::new(0),
@@ -241,7 +288,7 @@ impl Inner {
             started: Instant::now(),
             verifier: Verifier::new(&config.auth),
             chat: config.chat.channel.as_str().into(),
-            uid: format!("{:016x}", RandomState::new().hash_one(std::process::id())),
+            uid,
             name: rustix::system::uname().nodename().to_string_lossy().into_owned(),
             answered: Answered::new(config.limits.idempotency_keys),
             phase: watch::Sender::new(Phase::Open),
@@ -273,6 +320,13 @@ impl Inner {
             return Err(Error::BAD_REQUEST);
         }
         self.config.namespace(channel).ok_or(Error::UNKNOWN_CHANNEL)
+    }
+
+    /// Leaves word of a change for the application, if there is one.
+    pub(crate) fn notice(&self, change: Change) {
+        if let Some(application) = &self.application {
+            application.notice(change);
+        }
     }
 
     pub(crate) fn send_to_user(
@@ -397,6 +451,11 @@ impl Inner {
         self.stats.admit(&load);
         self.ring.send(reservation, load);
     }
+}
+
+/// A name for this run of this node.
+fn uid() -> String {
+    format!("{:016x}", RandomState::new().hash_one(std::process::id()))
 }
 
 #[derive(Debug)]

@@ -23,6 +23,7 @@
 //!
 //! - [`Hub`]: what an embedder holds. [`serve`]: the whole server on a bound listener.
 //! - [`config`]: every setting. [`auth`]: tokens. [`user`], [`message`], [`close`], [`error`]: values.
+//! - [`hook`]: how an application decides what peers may do, and is told who comes and goes.
 //! - [`protocol`]: what is spoken inside WebSocket messages. [`frame`]: RFC 6455, sans-IO.
 //! - [`server`]: HTTP, the handshake, the API, and the door for embedders.
 //! - The engine, private: `ring`, `registry`, `shard`, `inbox`, `connection`, `presence`, `reader`,
@@ -56,6 +57,7 @@ pub mod close;
 pub mod config;
 pub mod error;
 pub mod frame;
+pub mod hook;
 #[doc(hidden)]
 pub mod internals;
 pub mod message;

@@ -16,6 +16,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use crate::error::PublishError;
+use crate::hook::Application;
 use crate::hub::Inner;
 use crate::ring::Load;
 
@@ -203,6 +204,7 @@ impl Collector for Scrape {
         out.gauge("ring_entries", "Publishes in the ring", hub.ring.taken().0 as usize)?;
         out.gauge("ring_bytes", "Bytes reserved in the ring", hub.ring.taken().1 as usize)?;
         self.publishes(&mut out)?;
+        self.hooks(&mut out)?;
         self.shards(&mut out)
     }
 }
@@ -231,6 +233,16 @@ impl Scrape {
         let failed = locked(&stats.failed_handshakes).clone();
         let help = "Handshakes that failed, by reason";
         out.family("handshake_failures", help, "reason", failed)
+    }
+
+    fn hooks(&self, out: &mut Exposition<'_>) -> fmt::Result {
+        let Some(Application { notices, stats, .. }) = &self.0.application else { return Ok(()) };
+        out.family("hook_calls", "Questions to the application, by call", "call", stats.calls())?;
+        let help = "Questions without an answer and notices that were not taken, by reason";
+        out.family("hook_failures", help, "reason", stats.failures())?;
+        out.gauge("hook_notices", "Notices that wait for the application", notices.waiting())?;
+        let help = "Notices dropped as too many waited";
+        out.counter("hook_notices_dropped", help, notices.dropped())
     }
 
     fn shards(&self, out: &mut Exposition<'_>) -> fmt::Result {

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::{Announce, Chat};
 use crate::error::PublishError;
+use crate::hook::Change;
 use crate::hub::Inner;
 use crate::message::Message;
 use crate::protocol::chat;
@@ -66,14 +67,20 @@ impl Unsettled {
     pub(crate) fn settle(&mut self, hub: &Inner, user: &UserId) -> bool {
         let mut announced = false;
         loop {
-            let told = match hub.registry.settle(user, Instant::now()) {
+            let (told, change) = match hub.registry.settle(user, Instant::now()) {
                 Presence::Settled => return announced,
                 Presence::Lingers(until) => {
                     self.lingering.push_back((until, user.clone()));
                     return announced;
                 }
-                Presence::Joined(name) => hub.announce(|count| chat::joined(user, &name, count)),
-                Presence::Left(name) => hub.announce(|count| chat::left(user, &name, count)),
+                Presence::Joined(name) => {
+                    let told = hub.announce(|count| chat::joined(user, &name, count));
+                    (told, Change::UserJoined(user.clone()))
+                }
+                Presence::Left(name) => {
+                    let told = hub.announce(|count| chat::left(user, &name, count));
+                    (told, Change::UserLeft(user.clone()))
+                }
             };
             match told {
                 Told::Announced => announced = true,
@@ -84,6 +91,7 @@ impl Unsettled {
                     return announced;
                 }
             }
+            hub.notice(change);
         }
     }
 

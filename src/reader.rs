@@ -1,17 +1,17 @@
 //! Socket to decoder to protocol to hub.
 
+mod wait;
+
 use std::future::poll_fn;
 use std::io;
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, ready};
 
-use crate::client::{Call, Lack};
+use self::wait::Waiting;
 use crate::clock::Millis;
 use crate::close::CloseReason;
 use crate::connection::Connection;
-use crate::error::PublishError;
 use crate::frame::{self, Decoder, Item, Opcode};
 use crate::message::Message;
 use crate::outbox::Burst;
@@ -41,13 +41,6 @@ enum Step {
     Wait,
     /// The turn is over, not the input.
     Yield,
-}
-
-/// What waits, for room in the ring unless it says otherwise.
-enum Waiting {
-    /// Commands, and what the first of them lacks.
-    Commands(Lack, String),
-    Message(Message),
 }
 
 impl Reader {
@@ -85,6 +78,7 @@ impl Reader {
                 // Boxed, as every connection's task would else hold room for this rare wait.
                 Step::Pause(waiting) => {
                     Box::pin(self.dialog.wait(waiting)).await;
+                    self.account();
                 }
                 Step::Wait => {}
                 Step::Yield => tokio::task::yield_now().await,
@@ -212,8 +206,8 @@ impl Drop for Reader {
 
 /// Who answers for the server.
 pub(crate) enum Speaker {
-    /// The Centrifuge protocol.
-    Client,
+    /// The Centrifuge protocol; others know its peer by that name.
+    Client(Arc<str>),
     Raw(Box<dyn Protocol>),
 }
 
@@ -252,23 +246,14 @@ impl Dialog {
                 let reaction = protocol.receive(message);
                 self.react(reaction)
             }
-            (Speaker::Client, Received::Text(frame)) => self.command(frame, false).map(Step::Pause),
-            (Speaker::Client, Received::Binary(_)) => {
+            (Speaker::Client(_), Received::Text(frame)) => {
+                self.command(None, frame, false).map(Step::Pause)
+            }
+            (Speaker::Client(_), Received::Binary(_)) => {
                 self.close(&CloseReason::BAD_REQUEST);
                 None
             }
         }
-    }
-
-    /// Has a client's commands carried out; gives back what waits.
-    fn command(&mut self, frame: &str, is_last_try: bool) -> Option<Waiting> {
-        let share = self.share.get_or_insert_default();
-        let call = Call { shard: &self.shard, connection: &self.connection, share };
-        let outcome = call.receive(frame, is_last_try);
-        if outcome.is_faulty {
-            self.count_fault();
-        }
-        outcome.waiting.map(|(lack, commands)| Waiting::Commands(lack, commands))
     }
 
     fn react(&mut self, reaction: Reaction) -> Option<Step> {
@@ -277,64 +262,13 @@ impl Dialog {
             Reaction::Broadcast(message) | Reaction::Reply(message) if message.len() > max => {
                 self.close(&CloseReason::MESSAGE_TOO_BIG);
             }
-            Reaction::Broadcast(message) => return self.publish(message).map(Step::Pause),
+            Reaction::Broadcast(message) => return self.say(message).map(Step::Pause),
             Reaction::Close(reason) => self.close(&reason),
             Reaction::Ignore => {}
             Reaction::Refuse(message) => self.refuse(&message),
             Reaction::Reply(message) => self.shard.reply(&self.connection, &message),
         }
         None
-    }
-
-    /// Publishes, or gives the message back without room.
-    fn publish(&mut self, message: Message) -> Option<Waiting> {
-        let share = self.share.get_or_insert_default();
-        match self.shard.hub.say(&message, Some(share)) {
-            Err(PublishError::Overloaded | PublishError::TooManyChannels) => {
-                Some(Waiting::Message(message))
-            }
-            // A hub that closes tells its peers by the close itself.
-            Ok(_) | Err(_) => None,
-        }
-    }
-
-    /// Reads no further until there is what is lacking. For room in the ring it waits a time, then
-    /// what waits is refused.
-    async fn wait(&mut self, waiting: Waiting) {
-        let (hub, connection) = (self.shard.hub.clone(), self.connection.clone());
-        connection.life.is_paused.set(true);
-        let mut patience = pin!(tokio::time::sleep(hub.config.limits.publish_wait));
-        let mut freed = hub.ring.freed();
-        let mut waiting = self.retry(waiting, false);
-        while let Some(waits) = waiting.take() {
-            let lacks_outbox = matches!(waits, Waiting::Commands(Lack::Outbox, _));
-            tokio::select! {
-                biased;
-                () = connection.closed() => return,
-                () = connection.outbox_below(hub.config.limits.outbox_bytes / 2), if lacks_outbox => {
-                    waiting = self.retry(waits, false);
-                }
-                () = freed.wait(), if !lacks_outbox => waiting = self.retry(waits, false),
-                () = &mut patience, if !lacks_outbox => {
-                    hub.stats.refuse(PublishError::Overloaded);
-                    waiting = self.retry(waits, true);
-                }
-            }
-        }
-        connection.life.is_paused.set(false);
-        connection.life.pinged.set(0);
-    }
-
-    /// Tries again what waited, and gives back what still does; at the last try it is refused.
-    fn retry(&mut self, waiting: Waiting, is_last_try: bool) -> Option<Waiting> {
-        match waiting {
-            Waiting::Commands(_, commands) => self.command(&commands, is_last_try),
-            Waiting::Message(_) if is_last_try => {
-                self.refuse(&chat::overloaded());
-                None
-            }
-            Waiting::Message(message) => self.publish(message),
-        }
     }
 
     fn refuse(&mut self, message: &Message) {

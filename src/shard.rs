@@ -171,7 +171,8 @@ impl Shard {
             life.has_frame_pings.set(has_frame_pings);
             Connection::unidentified(id, Encoding::Centrifuge, life)
         });
-        self.start(socket, connection, Speaker::Client, early);
+        let client = uuid::Uuid::new_v4().to_string().into();
+        self.start(socket, connection, Speaker::Client(client), early);
     }
 
     fn start(

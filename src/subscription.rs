@@ -16,6 +16,7 @@ use crate::close::{CloseReason, UnsubscribeReason};
 use crate::config::{JoinLeave, Namespace, Publish, Recovery, Subscribe, Switch};
 use crate::connection::Connection;
 use crate::frame::{self, Opcode};
+use crate::hook;
 use crate::message::Encoding;
 use crate::outbox::Burst;
 use crate::protocol::centrifuge::{self, ClientInfo};
@@ -185,6 +186,10 @@ impl Shard {
                     self.tell(announcement, channel, state, Change::Join, info);
                 }
             }
+            if state.subscribers() == 0 {
+                // Under the lock, so that occupied and vacated alternate.
+                self.hub.notice(hook::Change::ChannelOccupied(channel.name.clone()));
+            }
             Ok((channel.clone(), since, position, recovered))
         });
         let (channel, since, position, recovered) = entered?;
@@ -286,6 +291,9 @@ impl Shard {
         let namespace = self.hub.config.namespace(&channel.name);
         let announcement = namespace.and_then(|namespace| self.announcement(namespace));
         self.hub.channels.unsubscribe_with(channel, |state| {
+            if state.subscribers() == 1 {
+                self.hub.notice(hook::Change::ChannelVacated(channel.name.clone()));
+            }
             let Some((namespace, who)) = namespace.zip(connection.who()) else { return };
             let Some((info, is_last)) = state.leave(&who.client) else { return };
             if namespace.join_leave == JoinLeave::Client || is_last {

@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 
 use super::{TokenError, Verifier, numeric_date, subject};
 use crate::config::{Anonymous, Auth, Switch};
+use crate::hook::Consent;
 use crate::protocol::json;
 use crate::user::UserId;
 
@@ -30,13 +31,31 @@ impl ConnectionGrant {
         if token.is_empty() && auth.anonymous == Anonymous::Read {
             return Ok(Self::default());
         }
-        let mut grant = verifier.connection(token, SystemTime::now())?;
-        if let Some(user) = &grant.user
+        let grant = verifier.connection(token, SystemTime::now())?;
+        Ok(grant.with_personal_channel(auth))
+    }
+
+    /// What an application adds: a user to one without, and the rest in any case.
+    pub(crate) fn extended(mut self, consent: Consent, auth: &Auth) -> Self {
+        let Consent { user, info, channels, subs, .. } = consent;
+        self.user = self.user.or(user);
+        self.info = info.or(self.info);
+        for channel in channels {
+            self.subs.entry(channel).or_default();
+        }
+        for (channel, consent) in subs {
+            self.subs.entry(channel).or_default().extend(consent);
+        }
+        self.with_personal_channel(auth)
+    }
+
+    fn with_personal_channel(mut self, auth: &Auth) -> Self {
+        if let Some(user) = &self.user
             && auth.personal_channel == Switch::On
         {
-            grant.subs.entry(personal_channel(auth, user)).or_default();
+            self.subs.entry(personal_channel(auth, user)).or_default();
         }
-        Ok(grant)
+        self
     }
 }
 
@@ -56,6 +75,16 @@ pub(crate) struct SubscriptionOptions {
     pub(crate) data: Option<Box<RawValue>>,
     /// What it may do: `pub` is to publish.
     pub(crate) allow: Vec<String>,
+}
+
+impl SubscriptionOptions {
+    /// Adds what an application says of the subscription.
+    pub(crate) fn extend(&mut self, consent: Consent) {
+        let Consent { info, data, allow, .. } = consent;
+        self.info = info.or(self.info.take());
+        self.data = data.or(self.data.take());
+        self.allow.extend(allow);
+    }
 }
 
 /// What a subscription token grants.

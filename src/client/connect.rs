@@ -11,24 +11,26 @@ use super::{Call, Refusal};
 use crate::auth::TokenError;
 use crate::auth::grant::{ConnectionGrant, SubscriptionOptions};
 use crate::close::CloseReason;
-use crate::protocol::centrifuge::{self, Error};
+use crate::hook::Act;
+use crate::protocol::centrifuge::{self, Connect, Error};
 use crate::protocol::json;
 use crate::subscription::Who;
 use crate::user::Identity;
 
 impl Call<'_> {
-    pub(super) fn connect(&self, connect: &centrifuge::Connect<'_>) -> Result<String, Refusal> {
+    pub(super) fn connect(&self, connect: &Connect<'_>) -> Result<String, Refusal> {
         let hub = &self.shard.hub;
-        let ConnectionGrant { user, expires, info, subs } = self.grant(&connect.token)?;
+        let (grant, welcome) = self.grant(connect)?;
+        let ConnectionGrant { user, expires, info, subs } = grant;
         // Looked at first, as a peer that is refused must not have come in.
         for channel in subs.keys() {
             self.namespace(channel)?;
         }
-        let client = uuid::Uuid::new_v4().to_string();
-        let who = Who { client: client.as_str().into(), user: user.clone(), info };
+        let who = Who { client: self.client.clone(), user: user.clone(), info };
         let life = &self.connection.life;
         life.stale_at.set(0);
-        life.expires.set(expires.map(|expires| expires + REFRESH_GRACE));
+        let ends = expires.map(|expires| expires + REFRESH_GRACE);
+        life.expires.set(ends.into_iter().chain(welcome.expires).min());
         self.connection.identify(user.map(Identity::new), hub.ring.position());
         self.shard.admit(self.connection);
         self.connection.introduce(who);
@@ -36,27 +38,47 @@ impl Call<'_> {
         let has_pings = !life.has_frame_pings.get();
         let (expires, ttl) = lease(expires);
         Ok(json::encode(&ConnectResult {
-            client: &client,
+            client: self.client,
             version: VERSION,
             expires,
             ttl,
+            data: welcome.data.as_deref(),
             subs,
             ping: if has_pings { hub.config.heartbeat.interval.as_secs().max(1) } else { 0 },
             pong: has_pings,
         }))
     }
 
-    /// What its token, or the lack of one, lets a peer do.
-    fn grant(&self, token: &str) -> Result<ConnectionGrant, Refusal> {
+    /// What its token, or the lack of one, and the application let a peer do, and what that is told.
+    fn grant(&self, connect: &Connect<'_>) -> Result<(ConnectionGrant, Welcome), Refusal> {
         let hub = &self.shard.hub;
-        let grant = ConnectionGrant::of(&hub.verifier, &hub.config.auth, token);
-        grant.map_err(|error| match error {
-            TokenError::Expired => Error::TOKEN_EXPIRED.into(),
-            error => {
-                hub.stats.fail_handshake(error.label());
-                CloseReason::INVALID_TOKEN.into()
-            }
-        })
+        let auth = &hub.config.auth;
+        let granted = ConnectionGrant::of(&hub.verifier, auth, &connect.token);
+        if let Err(error) = granted
+            && !connect.token.is_empty()
+        {
+            return Err(self.refuse(error));
+        }
+        let user = granted.as_ref().ok().and_then(|grant| grant.user.clone());
+        let Connect { data, name, version, .. } = connect;
+        let act = Act::Connect { data: *data, name, version };
+        let mut consent = self.consent(user.as_ref(), act)?.unwrap_or_default();
+        let welcome = Welcome { data: consent.data.take(), expires: consent.expires };
+        let grant = match granted {
+            // Whom no token names, the application may.
+            Err(_) if consent.user.is_some() => ConnectionGrant::default(),
+            granted => granted.map_err(|error| self.refuse(error))?,
+        };
+        Ok((grant.extended(consent, auth), welcome))
+    }
+
+    /// Counts a bad token, and says what becomes of who gave it.
+    fn refuse(&self, error: TokenError) -> Refusal {
+        if error == TokenError::Expired {
+            return Error::TOKEN_EXPIRED.into();
+        }
+        self.shard.hub.stats.fail_handshake(error.label());
+        CloseReason::INVALID_TOKEN.into()
     }
 
     /// Subscribes to what its token names, from where it says that it was.
@@ -98,6 +120,14 @@ pub(super) fn lease(expires: Option<SystemTime>) -> (bool, u64) {
     expires.map_or((false, 0), |expires| (true, left(expires).as_secs().max(1)))
 }
 
+/// What an application has to say to who connects.
+#[derive(Debug, Default)]
+struct Welcome {
+    data: Option<Box<RawValue>>,
+    /// When the connection must close.
+    expires: Option<SystemTime>,
+}
+
 #[derive(Serialize)]
 struct ConnectResult<'a> {
     client: &'a str,
@@ -106,6 +136,8 @@ struct ConnectResult<'a> {
     expires: bool,
     #[serde(skip_serializing_if = "is_zero")]
     ttl: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<&'a RawValue>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     subs: BTreeMap<String, Box<RawValue>>,
     #[serde(skip_serializing_if = "is_zero")]

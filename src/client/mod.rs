@@ -1,9 +1,11 @@
 //! Peers that speak the Centrifuge protocol: the commands they give, carried out.
 
+mod ask;
 mod connect;
 mod read;
 mod subscribe;
 
+use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -11,8 +13,9 @@ use crate::close::CloseReason;
 use crate::config::Namespace;
 use crate::connection::Connection;
 use crate::error::PublishError;
+use crate::hook::{Act, Answer, Decision};
 use crate::message::Message;
-use crate::protocol::centrifuge::{self, Command, Error, Request};
+use crate::protocol::centrifuge::{self, Command, Denial, Error, Request};
 use crate::publish::Publish;
 use crate::ring::Share;
 use crate::shard::Shard;
@@ -25,38 +28,66 @@ pub(crate) struct Call<'a> {
     pub(crate) connection: &'a Rc<Connection>,
     /// What the connection may hold of the ring.
     pub(crate) share: &'a Arc<Share>,
+    /// What names the connection to others.
+    pub(crate) client: &'a Arc<str>,
+    /// What the application said to the first command, if that has been asked.
+    pub(crate) answer: Option<Answer>,
 }
 
 /// What a frame of commands came to.
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
-    /// The commands that must wait, and for what.
-    pub(crate) waiting: Option<(Lack, String)>,
+    /// The commands that must wait, if some must.
+    pub(crate) waiting: Option<Waiting>,
     /// Whether a command was refused by its sender's fault.
     pub(crate) is_faulty: bool,
 }
 
+/// Commands that must wait.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    /// What the first of them lacks.
+    pub(crate) lack: Lack,
+    /// What the application said to it before.
+    pub(crate) answer: Option<Answer>,
+    pub(crate) commands: String,
+}
+
 /// What a command lacks, so that it is tried again later.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Lack {
+    /// The application's answer.
+    Answer(Decision),
     /// Room in its connection's outbox for what it may answer.
     Outbox,
     /// Room in the ring for what it publishes.
     Ring,
 }
 
+impl fmt::Debug for Lack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Answer(_) => "Answer",
+            Self::Outbox => "Outbox",
+            Self::Ring => "Ring",
+        })
+    }
+}
+
 /// Why a command has no result.
-#[derive(Debug)]
 enum Refusal {
     Close(CloseReason),
+    /// The application says so.
+    Denied(Denial),
     Error(Error),
+    /// The application is to say first.
+    Undecided(Decision),
 }
 
 impl Call<'_> {
     /// Carries out the commands of one frame; what is to be answered goes out as one frame too. At
     /// a publish without room it stops, and gives back the commands from there on; with
     /// `is_last_try` that publish is refused instead.
-    pub(crate) fn receive(&self, frame: &str, mut is_last_try: bool) -> Outcome {
+    pub(crate) fn receive(mut self, frame: &str, mut is_last_try: bool) -> Outcome {
         let (mut outcome, mut replies) = (Outcome::default(), String::new());
         let mut lines = centrifuge::lines(frame);
         while let Some(line) = lines.next() {
@@ -71,9 +102,14 @@ impl Call<'_> {
                     Err((_, Refusal::Error(Error::TOO_MANY_REQUESTS))) if !is_last_try => {
                         Some(Lack::Ring)
                     }
+                    Err((_, Refusal::Undecided(decision))) => Some(Lack::Answer(decision)),
+                    Err((id, Refusal::Denied(denial))) => {
+                        push_line(&mut replies, &centrifuge::error(id, &denial));
+                        None
+                    }
                     Err((id, Refusal::Error(error))) => {
                         outcome.is_faulty |= error.is_of_sender();
-                        push_line(&mut replies, &centrifuge::error(id, error));
+                        push_line(&mut replies, &centrifuge::error(id, &error));
                         None
                     }
                     Err((_, Refusal::Close(reason))) => {
@@ -85,9 +121,11 @@ impl Call<'_> {
             };
             if let Some(lack) = lack {
                 let rest: Vec<_> = [line].into_iter().chain(lines).collect();
-                outcome.waiting = Some((lack, rest.join("\n")));
+                let (answer, commands) = (self.answer.take(), rest.join("\n"));
+                outcome.waiting = Some(Waiting { lack, answer, commands });
                 break;
             }
+            self.answer = None;
             is_last_try = false;
         }
         self.answer(replies);
@@ -116,7 +154,9 @@ impl Call<'_> {
             (Command::Pong, Some(_)) if self.connection.life.awaits_pong.take() => {
                 return Ok(String::new());
             }
-            (Command::Send(_), Some(_)) => return Ok(String::new()),
+            (Command::Send(message), Some(who)) => {
+                return self.message(who, &message).map_err(|refusal| (0, refusal));
+            }
             (Command::Request(id, request), _) => (id, request),
             (Command::Pong | Command::Send(_), _) => return Err(fail(CloseReason::BAD_REQUEST)),
         };
@@ -144,20 +184,27 @@ impl Call<'_> {
             Request::PresenceStats(of) => {
                 self.presence_stats(&of.channel).map(|r| ("presence_stats", r))
             }
-            Request::Rpc(_) => Err(Error::NOT_AVAILABLE.into()),
+            Request::Rpc(it) => self.rpc(who, &it).map(|r| ("rpc", r)),
             Request::Connect(_) => Err(CloseReason::BAD_REQUEST.into()),
         }
     }
 
     fn publish(&self, who: &Who, publish: &centrifuge::Publish<'_>) -> Result<String, Refusal> {
         let data = publish.data.ok_or(Error::BAD_REQUEST)?;
-        self.namespace(&publish.channel)?;
+        let namespace = self.namespace(&publish.channel)?;
+        // Looked at first, as what was agreed to is not to be refused.
+        if data.get().len() > namespace.max_bytes(&self.shard.hub.config.limits) {
+            return Err(Error::LIMIT_EXCEEDED.into());
+        }
         let info = {
             let subscriptions = self.connection.subscriptions.borrow();
             let subscription = subscriptions.get(&*publish.channel);
             let subscription = subscription.filter(|subscription| subscription.terms.may_publish);
             who.info(subscription.ok_or(Error::PERMISSION_DENIED)?.terms.info.clone())
         };
+        let act = Act::Publish { channel: &publish.channel, data };
+        let rewritten = self.consent(who.user.as_ref(), act)?.and_then(|consent| consent.data);
+        let data = rewritten.as_deref().unwrap_or(data);
         self.shard.hub.post(Publish {
             info: Some(Arc::new(info)),
             share: Some(self.share),

@@ -12,6 +12,7 @@ use crate::auth::TokenError;
 use crate::auth::grant::{SubscriptionGrant, SubscriptionOptions};
 use crate::channel::history::Position;
 use crate::config::Namespace;
+use crate::hook::Act;
 use crate::protocol::centrifuge::{self, Error, REJECT_UNRECOVERED};
 use crate::protocol::json;
 use crate::subscription::{Entered, Recover, Terms, Who};
@@ -26,11 +27,16 @@ impl Call<'_> {
         if self.connection.subscriptions.borrow().contains_key(&*asked.channel) {
             return Err(Error::ALREADY_SUBSCRIBED.into());
         }
-        let (options, expires) = self.judge(who, namespace, asked)?;
+        let (mut options, expires) = self.judge(who, namespace, asked)?;
+        let act = Act::Subscribe { channel: &asked.channel, data: asked.data };
+        let consent = self.consent(who.user.as_ref(), act)?.unwrap_or_default();
+        let ends = expires.map(|expires| expires + REFRESH_GRACE);
+        let ends = ends.into_iter().chain(consent.expires).min();
+        options.extend(consent);
         let terms = Terms {
             is_server_side: false,
             hears_join_leave: asked.join_leave,
-            expires: expires.map(|expires| expires + REFRESH_GRACE),
+            expires: ends,
             ..Terms::of_server(who, namespace, &options)
         };
         self.enter(&asked.channel, namespace, Some(asked), terms, options.data, expires)

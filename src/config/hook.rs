@@ -5,7 +5,7 @@ use std::time::Duration;
 use hyper::Uri;
 
 use super::Secret;
-use super::choice::choice;
+use super::choice::{Choice, choice};
 
 /// `hook.*`.
 #[derive(Clone, Debug)]
@@ -54,6 +54,13 @@ choice! {
         "refuse" => Refuse,
         /// It goes on as if there were no hook.
         "allow" => Allow,
+    }
+}
+
+impl HookCall {
+    /// The word that stands for it.
+    pub(crate) fn label(self) -> &'static str {
+        self.word()
     }
 }
 

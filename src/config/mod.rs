@@ -240,11 +240,12 @@ impl fmt::Debug for Secret {
 }
 
 impl Chat {
-    /// How long a user stays present; of no use where nothing is told.
-    pub(crate) fn linger(&self) -> Duration {
+    /// How long a user stays present; of no use where nobody is told, neither peers nor the
+    /// application.
+    pub(crate) fn linger(&self, tells_application: bool) -> Duration {
         match self.announce {
-            Announce::Off => Duration::ZERO,
-            Announce::User => self.linger,
+            Announce::Off if !tells_application => Duration::ZERO,
+            Announce::Off | Announce::User => self.linger,
         }
     }
 }

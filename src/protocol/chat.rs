@@ -67,6 +67,12 @@ pub(crate) fn overloaded() -> Message {
     OVERLOADED.clone()
 }
 
+/// An error of the application's, or for want of its answer.
+pub(crate) fn denied(code: u32, text: &str) -> Message {
+    let text = json::encode(text);
+    Message::text(format!(r#"{{"type":"error","code":{code},"message":{text}}}"#))
+}
+
 /// A message in. Other keys are ignored, as the seed did.
 #[derive(Deserialize)]
 struct Incoming<'a> {

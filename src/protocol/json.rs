@@ -37,6 +37,16 @@ pub(crate) fn push_one_line(out: &mut String, data: &[u8]) {
     }
 }
 
+/// The same value without such line breaks.
+pub(crate) fn one_line(raw: Box<RawValue>) -> Box<RawValue> {
+    if !raw.get().contains(['\n', '\r']) {
+        return raw;
+    }
+    let mut text = String::with_capacity(raw.get().len());
+    push_one_line(&mut text, raw.get().as_bytes());
+    RawValue::from_string(text).unwrap_or(raw)
+}
+
 /// Whether arrays and objects nest deeper than [`DEPTH_MAX`], the outermost included.
 ///
 /// It runs before any parser and needs no valid JSON: on other input the answer means nothing,

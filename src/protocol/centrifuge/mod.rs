@@ -60,6 +60,15 @@ impl Error {
     }
 }
 
+/// Why an application refuses a command.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Denial {
+    pub(crate) code: u32,
+    pub(crate) message: String,
+    #[serde(skip_serializing_if = "is_false")]
+    pub(crate) temporary: bool,
+}
+
 fn is_false(flag: &bool) -> bool {
     !flag
 }

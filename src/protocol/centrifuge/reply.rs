@@ -3,7 +3,9 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
-use super::{ClientInfo, Error};
+use serde::Serialize;
+
+use super::ClientInfo;
 use crate::channel::history::Position;
 use crate::channel::publication::Publication;
 use crate::close::UnsubscribeReason;
@@ -15,8 +17,8 @@ pub(crate) fn reply(id: u32, method: &str, result: &str) -> String {
 }
 
 /// The reply to a request that is refused.
-pub(crate) fn error(id: u32, error: Error) -> String {
-    let error = json::encode(&error);
+pub(crate) fn error(id: u32, error: &impl Serialize) -> String {
+    let error = json::encode(error);
     format!(r#"{{"id":{id},"error":{error}}}"#)
 }
 
@@ -112,6 +114,7 @@ fn push_of(channel: &str, kind: &str) -> String {
 mod tests {
     use serde_json::value::RawValue;
 
+    use super::super::Error;
     use super::*;
 
     fn publication(data: &str) -> Publication {
@@ -149,7 +152,7 @@ mod tests {
         );
         assert_eq!(message_push(b"[1,\n2]"), r#"{"push":{"message":{"data":[1,2]}}}"#);
         assert_eq!(
-            error(3, Error::TOO_MANY_REQUESTS),
+            error(3, &Error::TOO_MANY_REQUESTS),
             r#"{"id":3,"error":{"code":111,"message":"too many requests","temporary":true}}"#
         );
         assert_eq!(reply(4, "publish", "{}"), r#"{"id":4,"publish":{}}"#);

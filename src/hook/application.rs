@@ -1,0 +1,222 @@
+//! The application as the hub sees it: asked within a time, told in order, and counted.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::time::Duration;
+
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::oneshot;
+
+use super::notices::Notices;
+use super::{Change, Consent, Decision, Failure, Hooks, Question, Refusal};
+use crate::config::{Hook, HookCall, OnFailure};
+use crate::hub::Inner;
+
+/// What an application said: no more than the settings do, or a yes with what comes with it, or no.
+pub(crate) type Answer = Result<Option<Consent>, Refusal>;
+
+/// Who is asked and told.
+pub(crate) struct Application {
+    hooks: Box<dyn Hooks>,
+    timeout: Duration,
+    on_failure: OnFailure,
+    tells_channels: bool,
+    tells_users: bool,
+    pub(crate) notices: Notices,
+    pub(crate) stats: HookStats,
+    is_failing: AtomicBool,
+}
+
+impl Application {
+    /// An application that is told what `told` holds.
+    pub(crate) fn new(hooks: Box<dyn Hooks>, config: &Hook, told: &[HookCall]) -> Self {
+        Self {
+            hooks,
+            timeout: config.timeout,
+            on_failure: config.on_failure,
+            tells_channels: told.contains(&HookCall::Channels),
+            tells_users: told.contains(&HookCall::Users),
+            notices: Notices::new(config.queue),
+            stats: HookStats::default(),
+            is_failing: AtomicBool::new(false),
+        }
+    }
+
+    /// Asks, if the application has a say.
+    pub(crate) fn ask(&self, question: &Question<'_>) -> Option<Decision> {
+        let decision = self.hooks.decide(question)?;
+        increment(&self.stats.calls, question.act.call().label());
+        Some(decision)
+    }
+
+    /// The answer, or what stands for one that does not come.
+    pub(crate) async fn answer(&self, decision: Decision) -> Answer {
+        let timed_out = Err(Refusal::Failed(Failure::Timeout));
+        let decided = tokio::time::timeout(self.timeout, decision).await.unwrap_or(timed_out);
+        match decided {
+            Err(Refusal::Failed(failure)) => {
+                self.note_failure(failure);
+                match self.on_failure {
+                    OnFailure::Allow => Ok(None),
+                    OnFailure::Refuse => Err(Refusal::Failed(failure)),
+                }
+            }
+            decided => {
+                self.note_success();
+                decided.map(|consent| Some(consent.in_one_line()))
+            }
+        }
+    }
+
+    /// Whether it is told of users joining and leaving.
+    pub(crate) fn tells_users(&self) -> bool {
+        self.tells_users
+    }
+
+    /// Leaves word of a change, if the application is told of such. Never waits.
+    pub(crate) fn notice(&self, change: Change) {
+        let is_told = match change.call() {
+            HookCall::Channels => self.tells_channels,
+            _ => self.tells_users,
+        };
+        if is_told {
+            self.notices.push(change);
+        }
+    }
+
+    /// Resolves once all notices are told, or after the time that telling them may take.
+    pub(crate) async fn flush(&self) {
+        let _ = tokio::time::timeout(self.timeout, self.notices.emptied()).await;
+    }
+
+    /// Tells notices for ever, in order, each batch until it is taken.
+    async fn tell(&self) {
+        let mut pause = PAUSE_MIN;
+        loop {
+            let batch = self.notices.batch().await;
+            // A task of its own, as one that panics must not end the telling.
+            let telling = tokio::time::timeout(self.timeout, self.hooks.notify(&batch));
+            let told = match tokio::spawn(telling).await {
+                Ok(Ok(told)) => told,
+                Ok(Err(_)) => Err(Failure::Timeout),
+                Err(_) => Err(Failure::Answer),
+            };
+            match told {
+                Ok(()) => {
+                    self.note_success();
+                    self.notices.forget(&batch);
+                    pause = PAUSE_MIN;
+                }
+                Err(failure) => {
+                    self.note_failure(failure);
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(PAUSE_MAX);
+                }
+            }
+        }
+    }
+
+    /// Counts a failure, and tells the log of the first after a success.
+    fn note_failure(&self, failure: Failure) {
+        increment(&self.stats.failures, failure.label());
+        if !self.is_failing.swap(true, Ordering::Relaxed) {
+            tracing::warn!(%failure, "a hook fails");
+        }
+    }
+
+    fn note_success(&self) {
+        if self.is_failing.load(Ordering::Relaxed) {
+            self.is_failing.store(false, Ordering::Relaxed);
+            tracing::info!("hooks answer again");
+        }
+    }
+}
+
+impl fmt::Debug for Application {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Application").field("notices", &self.notices).finish_non_exhaustive()
+    }
+}
+
+/// The thread that tells notices and does what I/O hooks have, so that no shard does.
+#[derive(Debug)]
+pub(crate) struct Courier {
+    runtime: Handle,
+    hub: oneshot::Sender<Arc<Inner>>,
+}
+
+impl Courier {
+    /// Starts the thread, which ends with the courier, or with the hub that it is given.
+    pub(crate) fn start() -> io::Result<Self> {
+        let (started, runtime) = mpsc::sync_channel(1);
+        let (hub, given) = oneshot::channel();
+        std::thread::Builder::new().name("hooks".to_owned()).spawn(move || {
+            match Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => {
+                    let _ = started.send(Ok(runtime.handle().clone()));
+                    runtime.block_on(carry(given));
+                }
+                Err(error) => drop(started.send(Err(error))),
+            }
+        })?;
+        let runtime = runtime.recv();
+        let runtime = runtime.unwrap_or_else(|_| Err(io::Error::other("the thread ended at once")));
+        Ok(Self { runtime: runtime?, hub })
+    }
+
+    /// Where hooks may have their work done.
+    pub(crate) fn runtime(&self) -> &Handle {
+        &self.runtime
+    }
+
+    /// Has a hub's notices told until it stops.
+    pub(crate) fn serve(self, hub: &Arc<Inner>) {
+        // The thread waits for it and for nothing else.
+        let _ = self.hub.send(hub.clone());
+    }
+}
+
+async fn carry(given: oneshot::Receiver<Arc<Inner>>) {
+    let Ok(hub) = given.await else { return };
+    let Some(application) = &hub.application else { return };
+    tokio::select! {
+        () = application.tell() => {}
+        () = hub.stopped() => {}
+    }
+}
+
+/// What is counted of hooks, by label.
+#[derive(Debug, Default)]
+pub(crate) struct HookStats {
+    calls: Mutex<BTreeMap<&'static str, u64>>,
+    failures: Mutex<BTreeMap<&'static str, u64>>,
+}
+
+impl HookStats {
+    /// Questions asked, by call.
+    pub(crate) fn calls(&self) -> BTreeMap<&'static str, u64> {
+        locked(&self.calls).clone()
+    }
+
+    /// Questions without an answer and notices that were not taken, by reason.
+    pub(crate) fn failures(&self) -> BTreeMap<&'static str, u64> {
+        locked(&self.failures).clone()
+    }
+}
+
+fn increment(counts: &Mutex<BTreeMap<&'static str, u64>>, label: &'static str) {
+    *locked(counts).entry(label).or_default() += 1;
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // A count is whole whatever panicked beside it.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Pauses between tries to tell something: short for an application that restarts, and bounded so that
+/// one that comes back need not wait.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(10);

@@ -1,0 +1,203 @@
+//! What a reader does while something lacks: it reads no further, and tries again.
+
+use std::pin::pin;
+
+use serde_json::value::RawValue;
+use tokio::time::Instant;
+
+use super::{Dialog, Speaker};
+use crate::client::{self, Call, Lack};
+use crate::error::PublishError;
+use crate::hook::{Act, Answer, Consent, Decision, Question, Refusal};
+use crate::message::Message;
+use crate::protocol::centrifuge::Error;
+use crate::protocol::chat;
+
+/// What waits.
+pub(super) struct Waiting {
+    lack: Lack,
+    what: What,
+}
+
+/// What is done once nothing lacks.
+enum What {
+    /// Commands, and what the application said to the first of them.
+    Commands(Option<Answer>, String),
+    /// A message to the chat.
+    Message(Message),
+}
+
+impl What {
+    fn len(&self) -> usize {
+        match self {
+            Self::Commands(_, commands) => commands.len(),
+            Self::Message(message) => message.len(),
+        }
+    }
+}
+
+impl Dialog {
+    /// Has a client's commands carried out; gives back what waits. `answer` is the application's
+    /// to the first of them.
+    pub(super) fn command(
+        &mut self,
+        answer: Option<Answer>,
+        frame: &str,
+        is_last_try: bool,
+    ) -> Option<Waiting> {
+        let Speaker::Client(client) = &self.speaker else { return None };
+        let share = self.share.get_or_insert_default();
+        let call = Call { shard: &self.shard, connection: &self.connection, share, client, answer };
+        let outcome = call.receive(frame, is_last_try);
+        if outcome.is_faulty {
+            self.count_fault();
+        }
+        let client::Waiting { lack, answer, commands } = outcome.waiting?;
+        Some(Waiting { lack, what: What::Commands(answer, commands) })
+    }
+
+    /// Says something in the chat, if the application agrees; gives it back if it must wait.
+    pub(super) fn say(&mut self, message: Message) -> Option<Waiting> {
+        match self.ask(&message) {
+            Some(decision) => {
+                Some(Waiting { lack: Lack::Answer(decision), what: What::Message(message) })
+            }
+            None => self.publish(message),
+        }
+    }
+
+    /// Reads no further until there is what is lacking. For room in the ring it waits a time, then
+    /// what waits is refused.
+    pub(super) async fn wait(&mut self, waiting: Waiting) {
+        let (connection, hub) = (self.connection.clone(), self.shard.hub.clone());
+        let publish_wait = hub.config.limits.publish_wait;
+        connection.life.is_paused.set(true);
+        let mut patience = pin!(tokio::time::sleep(publish_wait));
+        let mut freed = hub.ring.freed();
+        let mut waiting = match waiting {
+            // There may be room since it was lacking, and before that was listened for.
+            Waiting { lack: Lack::Ring, what } => self.retry(what, false),
+            waiting => Some(waiting),
+        };
+        let held = connection.life.partial_bytes.get();
+        while let Some(Waiting { lack, what }) = waiting.take() {
+            self.hold(held + what.len());
+            waiting = match lack {
+                Lack::Answer(decision) => {
+                    // What is asked is a copy of what waits.
+                    self.hold(held + 2 * what.len());
+                    let answer = async {
+                        match &hub.application {
+                            Some(application) => application.answer(decision).await,
+                            None => Ok(None),
+                        }
+                    };
+                    let answer = tokio::select! {
+                        biased;
+                        () = connection.closed() => return,
+                        answer = answer => answer,
+                    };
+                    // The application's time is not the ring's.
+                    patience.as_mut().reset(Instant::now() + publish_wait);
+                    self.resume(what, answer)
+                }
+                Lack::Outbox => tokio::select! {
+                    biased;
+                    () = connection.closed() => return,
+                    () = connection.outbox_below(hub.config.limits.outbox_bytes / 2) => {
+                        self.retry(what, false)
+                    }
+                },
+                Lack::Ring => tokio::select! {
+                    biased;
+                    () = connection.closed() => return,
+                    () = freed.wait() => self.retry(what, false),
+                    () = &mut patience => {
+                        hub.stats.refuse(PublishError::Overloaded);
+                        self.retry(what, true)
+                    }
+                },
+            }
+        }
+        connection.life.is_paused.set(false);
+        connection.life.pinged.set(0);
+    }
+
+    /// Has so many bytes count as held by the connection.
+    fn hold(&self, bytes: usize) {
+        self.shard.budget.add(bytes);
+        self.shard.budget.subtract(self.connection.life.partial_bytes.replace(bytes));
+    }
+
+    /// Tries again what waited, and gives back what still does; at the last try it is refused.
+    fn retry(&mut self, what: What, is_last_try: bool) -> Option<Waiting> {
+        match what {
+            What::Commands(answer, commands) => self.command(answer, &commands, is_last_try),
+            What::Message(_) if is_last_try => {
+                self.refuse(&chat::overloaded());
+                None
+            }
+            What::Message(message) => self.publish(message),
+        }
+    }
+
+    /// Goes on with what the application was asked about.
+    fn resume(&mut self, what: What, answer: Answer) -> Option<Waiting> {
+        let message = match what {
+            What::Commands(_, commands) => return self.command(Some(answer), &commands, false),
+            What::Message(message) => message,
+        };
+        match answer {
+            Ok(Some(Consent { data: Some(data), .. })) => self.rewrite(&data),
+            Ok(_) => self.publish(message),
+            Err(refusal) => {
+                self.deny(&refusal);
+                None
+            }
+        }
+    }
+
+    /// Says in the chat what the application has made of a message.
+    fn rewrite(&mut self, data: &RawValue) -> Option<Waiting> {
+        let max = self.shard.hub.config.limits.message_bytes + chat::ENVELOPE_BYTES_MAX;
+        if data.get().len() > max {
+            self.shard.reply(&self.connection, &chat::denied(LIMIT.code, LIMIT.message));
+            return None;
+        }
+        self.publish(Message::text(data.get()))
+    }
+
+    /// Tells a peer of the chat why its message did not go out.
+    fn deny(&self, refusal: &Refusal) {
+        let reply = match refusal {
+            Refusal::Close(reason) => return self.close(reason),
+            Refusal::Error { code, message, .. } => chat::denied(*code, message),
+            Refusal::Failed(_) => chat::denied(Error::INTERNAL.code, Error::INTERNAL.message),
+        };
+        self.shard.reply(&self.connection, &reply);
+    }
+
+    /// Asks about what is to be said in the chat. What is no JSON is of an embedder's protocol, which
+    /// has decided already.
+    fn ask(&self, message: &Message) -> Option<Decision> {
+        let application = self.shard.hub.application.as_ref()?;
+        let data: &RawValue = serde_json::from_slice(message.payload()).ok()?;
+        let user = self.connection.identity().map(|identity| &identity.user);
+        let act = Act::Publish { channel: &self.shard.hub.chat, data };
+        application.ask(&Question { client: "", user, act })
+    }
+
+    /// Publishes, or gives the message back without room.
+    fn publish(&mut self, message: Message) -> Option<Waiting> {
+        let share = self.share.get_or_insert_default();
+        match self.shard.hub.say(&message, Some(share)) {
+            Err(PublishError::Overloaded | PublishError::TooManyChannels) => {
+                Some(Waiting { lack: Lack::Ring, what: What::Message(message) })
+            }
+            // A hub that closes tells its peers by the close itself.
+            Ok(_) | Err(_) => None,
+        }
+    }
+}
+
+const LIMIT: Error = Error::LIMIT_EXCEEDED;
