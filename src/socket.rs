@@ -4,6 +4,7 @@ use std::io;
 use std::net::{Shutdown, TcpStream as StdTcpStream};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use socket2::SockRef;
 use tokio::net::TcpStream;
@@ -34,6 +35,15 @@ impl Socket {
     pub(crate) fn half_close(&self) {
         // A socket that is already gone needs no goodbye.
         let _ = SockRef::from(&self.stream).shutdown(Shutdown::Write);
+    }
+
+    /// Has the kernel give up a peer that acknowledges or takes nothing for so long, where it can be
+    /// told: for a peer that cannot answer a Ping.
+    pub(crate) fn give_up_after(&self, patience: Duration) {
+        #[cfg(target_os = "linux")]
+        let _ = SockRef::from(&self.stream).set_tcp_user_timeout(Some(patience));
+        #[cfg(not(target_os = "linux"))]
+        let _ = patience;
     }
 
     /// Has the close of the socket drop what the kernel still holds for a peer that does not read.

@@ -14,7 +14,7 @@ use crate::channel::State;
 use crate::channel::history::{Page, Position, Unrecoverable};
 use crate::channel::publication::Publication;
 use crate::close::CloseReason;
-use crate::config::{Namespace, Recovery};
+use crate::config::{Config, Namespace, Recovery};
 use crate::connection::Connection;
 use crate::cursor::Cursor;
 use crate::message::Encoding;
@@ -79,6 +79,10 @@ impl Stream {
 
     /// Goes on with the socket to the peer, in two tasks.
     pub(crate) fn start(mut self, socket: Socket) {
+        let Config { heartbeat, limits, .. } = &self.shard.hub.config;
+        // Not before the sweep would close a slow consumer, which is told.
+        let silence = heartbeat.interval + heartbeat.timeout;
+        socket.give_up_after(silence.max(limits.outbox_age + limits.close_timeout));
         let socket = Rc::new(socket);
         let (shard, connection) = (self.shard.clone(), self.connection.clone());
         spawn_local(Writer { shard, connection, socket: socket.clone() }.run());
