@@ -422,7 +422,7 @@ impl Inner {
 
     /// The way of a publish to some: room, then encoding and the ring. `load` runs once room
     /// is reserved; without anyone to reach the room is given back.
-    fn admit(
+    pub(crate) fn admit(
         &self,
         size: usize,
         share: Option<&Arc<Share>>,

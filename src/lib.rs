@@ -75,6 +75,7 @@ mod hub;
 mod idempotency;
 mod inbox;
 mod metrics;
+mod order;
 mod outbox;
 mod presence;
 mod publish;

@@ -50,6 +50,7 @@ pub(crate) struct HubStats {
     posts: Count,
     unicasts: Count,
     disconnects: Count,
+    orders: Count,
     closed: Count,
     overloaded: Count,
     not_json: Count,
@@ -58,6 +59,8 @@ pub(crate) struct HubStats {
     unknown_channel: Count,
     presence_dropped: Count,
     failed_handshakes: Mutex<BTreeMap<&'static str, u64>>,
+    api_calls: Mutex<BTreeMap<&'static str, u64>>,
+    api_errors: Mutex<BTreeMap<u32, u64>>,
 }
 
 impl HubStats {
@@ -65,6 +68,7 @@ impl HubStats {
         match load {
             Load::Broadcast(..) => self.broadcasts.increment(),
             Load::Close(..) => self.disconnects.increment(),
+            Load::Order(..) => self.orders.increment(),
             Load::Post(_) => self.posts.increment(),
             Load::Unicast(..) => self.unicasts.increment(),
             Load::Probe(_) => {}
@@ -87,6 +91,14 @@ impl HubStats {
     /// Counts a join or leave that found no room in the ring, and is not told.
     pub(crate) fn presence_dropped(&self) {
         self.presence_dropped.increment();
+    }
+
+    /// Counts a command of the API, and the code of its error if it had one.
+    pub(crate) fn called(&self, method: &'static str, error: Option<u32>) {
+        *locked(&self.api_calls).entry(method).or_default() += 1;
+        if let Some(code) = error {
+            *locked(&self.api_errors).entry(code).or_default() += 1;
+        }
     }
 
     pub(crate) fn fail_handshake(&self, reason: &'static str) {
@@ -217,6 +229,7 @@ impl Scrape {
             ("channel", stats.posts.get()),
             ("unicast", stats.unicasts.get()),
             ("disconnect", stats.disconnects.get()),
+            ("order", stats.orders.get()),
         ];
         out.family("publishes", "Publishes admitted, by kind", "kind", publishes)?;
         let refusals = [
@@ -230,6 +243,11 @@ impl Scrape {
         out.family("refusals", "Publishes refused, by reason", "reason", refusals)?;
         let help = "Joins and leaves of channels that found no room in the ring";
         out.counter("presence_dropped", help, stats.presence_dropped.get())?;
+        let calls = locked(&stats.api_calls).clone();
+        out.family("api_calls", "Commands of the API, by method", "method", calls)?;
+        let errors = locked(&stats.api_errors).clone();
+        let errors = errors.into_iter().map(|(code, count)| (code.to_string(), count));
+        out.family("api_errors", "Commands of the API that failed, by code", "code", errors)?;
         let failed = locked(&stats.failed_handshakes).clone();
         let help = "Handshakes that failed, by reason";
         out.family("handshake_failures", help, "reason", failed)

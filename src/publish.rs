@@ -82,13 +82,13 @@ impl Inner {
     pub(crate) fn post(&self, publish: Publish<'_>) -> Result<Published, PublishError> {
         let Publish { channel, data, info, tags, skips_history, share } = publish;
         let namespace = self.namespace(channel).map_err(|_| PublishError::UnknownChannel)?;
-        let (size, max) = (data.len(), namespace.max_bytes(&self.config.limits));
+        let mut publication = Publication::new(channel.into(), data);
+        (publication.info, publication.tags) = (info, tags);
+        let (size, max) = (publication.size(), namespace.max_bytes(&self.config.limits));
         if size > max {
             return Err(PublishError::TooLarge { size, max });
         }
         let window = if skips_history { Window::default() } else { namespace.window() };
-        let mut publication = Publication::new(channel.into(), data);
-        (publication.info, publication.tags) = (info, tags);
         if channel == &*self.chat {
             let message = Message::text_of(publication.data.clone());
             return self.broadcast_with(&message, Audience::Chat, publication, window, share);

@@ -16,6 +16,7 @@ use crate::channel::ChannelId;
 use crate::close::CloseReason;
 use crate::connection::{Connection, Connections};
 use crate::message::Encoding;
+use crate::order::Order;
 use crate::outbox::{Budget, Burst, Push};
 use crate::registry::Targets;
 use crate::ring::{Audience, Entry, Load, Receiver};
@@ -30,7 +31,7 @@ pub(crate) async fn run(shard: Rc<Shard>, mut ring: Receiver) {
     let mut batch = Batch::default();
     while let Some(entry) = ring.recv().await {
         batch.take(entry);
-        while batch.bytes < BURST_BYTES && batch.entries.len() < BURST_ENTRIES {
+        while !batch.is_full() {
             let Some(entry) = ring.try_recv() else { break };
             batch.take(entry);
         }
@@ -44,6 +45,8 @@ pub(crate) async fn run(shard: Rc<Shard>, mut ring: Receiver) {
 pub(crate) struct Batch {
     pub(crate) entries: Vec<Arc<Entry>>,
     bytes: usize,
+    /// What comes after an order must find it carried out.
+    ends_in_order: bool,
 }
 
 impl Batch {
@@ -51,14 +54,20 @@ impl Batch {
         self.bytes += match &entry.load {
             Load::Broadcast(message, ..) => message.len() + FRAME_HEADER_MAX,
             Load::Post(post) => post.len() + FRAME_HEADER_MAX,
-            Load::Close(..) | Load::Probe(_) | Load::Unicast(..) => 0,
+            Load::Close(..) | Load::Order(..) | Load::Probe(_) | Load::Unicast(..) => 0,
         };
+        self.ends_in_order = matches!(entry.load, Load::Order(..));
         self.entries.push(entry);
+    }
+
+    fn is_full(&self) -> bool {
+        let is_long = self.bytes >= BURST_BYTES || self.entries.len() >= BURST_ENTRIES;
+        is_long || self.ends_in_order
     }
 
     pub(crate) fn clear(&mut self) {
         self.entries.clear();
-        self.bytes = 0;
+        (self.bytes, self.ends_in_order) = (0, false);
     }
 }
 
@@ -75,6 +84,8 @@ pub(crate) struct Outcome {
     pub(crate) gaps: Vec<(Rc<Connection>, ChannelId)>,
     /// Posts after one that never came.
     pub(crate) gapped: u64,
+    /// What is to be done after all that, and by whom.
+    pub(crate) order: Option<(Arc<Order>, Targets)>,
 }
 
 /// One turn's work on the connections, apart from shard and sockets so that it can be tested.
@@ -158,6 +169,9 @@ impl Turn<'_> {
             }
             match &entry.load {
                 Load::Broadcast(..) | Load::Post(_) => {}
+                Load::Order(targets, order) => {
+                    outcome.order = Some((order.clone(), targets.clone()));
+                }
                 Load::Probe(probe) => probe.arrive(),
                 Load::Unicast(targets, message) => {
                     let mut unicasts = [const { None }; Encoding::ALL.len()];
@@ -242,7 +256,9 @@ fn broadcasts(batch: &Batch, encoding: Encoding) -> impl Iterator<Item = &Bytes>
     let entries = batch.entries.iter().filter(move |entry| is_broadcast(entry, encoding));
     entries.filter_map(move |entry| match &entry.load {
         Load::Broadcast(message, ..) => Some(message.encoded(encoding)),
-        Load::Close(..) | Load::Post(_) | Load::Probe(_) | Load::Unicast(..) => None,
+        Load::Close(..) | Load::Order(..) | Load::Post(_) | Load::Probe(_) | Load::Unicast(..) => {
+            None
+        }
     })
 }
 
@@ -251,7 +267,9 @@ fn is_broadcast(entry: &Entry, encoding: Encoding) -> bool {
     match &entry.load {
         Load::Broadcast(_, Audience::Everyone, _) => true,
         Load::Broadcast(_, Audience::Chat, _) => encoding == Encoding::Raw,
-        Load::Close(..) | Load::Post(_) | Load::Probe(_) | Load::Unicast(..) => false,
+        Load::Close(..) | Load::Order(..) | Load::Post(_) | Load::Probe(_) | Load::Unicast(..) => {
+            false
+        }
     }
 }
 

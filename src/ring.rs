@@ -17,6 +17,7 @@ use crate::close::CloseReason;
 #[cfg(doc)]
 use crate::message::Encoding;
 use crate::message::Message;
+use crate::order::Order;
 use crate::registry::Targets;
 
 /// One admitted publish, shared by every shard.
@@ -36,6 +37,8 @@ pub(crate) enum Load {
     Broadcast(Message, Audience, Option<Post>),
     /// A close for some connections.
     Close(Targets, CloseReason),
+    /// Something for some connections to do; ends the batch that it is in.
+    Order(Targets, Arc<Order>),
     /// Nothing: shows that every shard's pump still turns.
     Probe(Arc<Probe>),
     /// Something for the subscribers of a channel.

@@ -254,6 +254,9 @@ impl Shard {
         for (connection, channel) in outcome.gaps {
             self.interrupt(&connection, channel);
         }
+        if let Some((order, targets)) = outcome.order {
+            self.carry_out(&order, &targets);
+        }
         self.relieve();
     }
 

@@ -133,6 +133,29 @@ pub(crate) enum SubscribeError {
     LimitExceeded,
 }
 
+impl SubscribeError {
+    /// What it means, and what to do.
+    pub(crate) fn advice(self) -> &'static str {
+        match self {
+            Self::Unrecoverable => {
+                "the position cannot be recovered; subscribe without recover_since"
+            }
+            Self::LimitExceeded => {
+                "a limit is reached; see limits.subscriptions, limits.channels and max_subscribers"
+            }
+        }
+    }
+}
+
+impl From<SubscribeError> for centrifuge::Error {
+    fn from(error: SubscribeError) -> Self {
+        match error {
+            SubscribeError::LimitExceeded => Self::LIMIT_EXCEEDED,
+            SubscribeError::Unrecoverable => Self::UNRECOVERABLE_POSITION,
+        }
+    }
+}
+
 impl From<TooManyChannels> for SubscribeError {
     fn from(_: TooManyChannels) -> Self {
         Self::LimitExceeded

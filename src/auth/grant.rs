@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use super::{TokenError, Verifier, numeric_date, subject};
 use crate::config::{Anonymous, Auth, Switch};
 use crate::hook::Consent;
-use crate::protocol::json;
+use crate::protocol::json::{self, read_one_line};
 use crate::user::UserId;
 
 /// What a connection token grants.
@@ -70,8 +70,10 @@ fn personal_channel(auth: &Auth, user: &UserId) -> String {
 #[serde(default)]
 pub(crate) struct SubscriptionOptions {
     /// What others see of the connection on that channel.
+    #[serde(deserialize_with = "read_one_line")]
     pub(crate) info: Option<Box<RawValue>>,
     /// What the subscriber is told when it subscribes.
+    #[serde(deserialize_with = "read_one_line")]
     pub(crate) data: Option<Box<RawValue>>,
     /// What it may do: `pub` is to publish.
     pub(crate) allow: Vec<String>,
@@ -134,6 +136,7 @@ struct ConnectionClaims {
     exp: Option<Box<RawValue>>,
     nbf: Option<Box<RawValue>>,
     sub: Option<Box<RawValue>>,
+    #[serde(default, deserialize_with = "read_one_line")]
     info: Option<Box<RawValue>>,
     #[serde(default)]
     channels: Vec<String>,
@@ -147,6 +150,7 @@ struct SubscriptionClaims {
     nbf: Option<Box<RawValue>>,
     sub: Option<Box<RawValue>>,
     channel: String,
+    #[serde(default, deserialize_with = "read_one_line")]
     info: Option<Box<RawValue>>,
     #[serde(default)]
     allow: Vec<String>,

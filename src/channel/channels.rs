@@ -63,16 +63,14 @@ impl Channels {
         self.remembered.load(Ordering::Relaxed)
     }
 
-    /// Every channel with subscribers, and how many it has, one bucket at a time.
-    pub(crate) fn for_each_occupied(&self, mut work: impl FnMut(&str, usize)) {
-        for bucket in &self.buckets {
-            for (name, channel) in &*lock(bucket) {
-                let subscribers = channel.lock().subscribers;
-                if subscribers > 0 {
-                    work(name, subscribers);
-                }
-            }
-        }
+    /// Every channel with subscribers, and how many it has; a part at a time, so that whoever asks
+    /// can let others have their turn in between.
+    pub(crate) fn occupied(&self) -> impl Iterator<Item = Vec<(Arc<str>, usize)>> + '_ {
+        self.buckets.iter().map(|bucket| {
+            let bucket = lock(bucket);
+            let channels = bucket.iter().map(|(name, it)| (name.clone(), it.lock().subscribers));
+            channels.filter(|(_, subscribers)| *subscribers > 0).collect()
+        })
     }
 
     /// Runs `work` on a channel under its lock; `None` if it is not there.

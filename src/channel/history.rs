@@ -66,7 +66,7 @@ struct Kept {
 
 impl Kept {
     fn bytes(&self) -> usize {
-        self.publication.data.len() + ENTRY_BYTES
+        self.publication.size() + ENTRY_BYTES
     }
 }
 

@@ -42,7 +42,7 @@ impl Post {
     /// Bytes of it, about.
     pub(crate) fn len(&self) -> usize {
         match &self.content {
-            Content::Publication(publication) => publication.data.len(),
+            Content::Publication(publication) => publication.size(),
             Content::Notice(_) => 0,
         }
     }

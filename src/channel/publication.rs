@@ -57,6 +57,12 @@ impl Publication {
         Position { offset: self.offset, epoch: self.epoch.clone() }
     }
 
+    /// Bytes of what was published.
+    pub(crate) fn size(&self) -> usize {
+        let tags = self.tags.iter().map(|(key, value)| key.len() + value.len());
+        self.data.len() + tags.sum::<usize>()
+    }
+
     /// The publication as one frame of an encoding.
     pub(crate) fn encoded(&self, encoding: Encoding) -> &Bytes {
         match encoding {

@@ -13,7 +13,7 @@ use crate::auth::grant::{ConnectionGrant, SubscriptionOptions};
 use crate::close::CloseReason;
 use crate::hook::Act;
 use crate::protocol::centrifuge::{self, Connect, Error};
-use crate::protocol::json;
+use crate::protocol::json::{self, is_zero};
 use crate::subscription::Who;
 use crate::user::Identity;
 
@@ -115,7 +115,7 @@ impl Call<'_> {
 }
 
 /// Whether a token ends, and in how many seconds, at least 1.
-pub(super) fn lease(expires: Option<SystemTime>) -> (bool, u64) {
+pub(crate) fn lease(expires: Option<SystemTime>) -> (bool, u64) {
     let left = |expires: SystemTime| expires.duration_since(SystemTime::now()).unwrap_or_default();
     expires.map_or((false, 0), |expires| (true, left(expires).as_secs().max(1)))
 }
@@ -156,13 +156,8 @@ struct RefreshResult<'a> {
     ttl: u64,
 }
 
-/// Whether a value is the one that the protocol leaves out.
-pub(super) fn is_zero<T: Default + PartialEq>(value: &T) -> bool {
-    *value == T::default()
-}
-
 /// What clients are told of the server.
 const VERSION: &str = concat!("fanfare ", env!("CARGO_PKG_VERSION"));
 
 /// How long after its end a token may still be refreshed: as long as Centrifugo waits.
-pub(super) const REFRESH_GRACE: Duration = Duration::from_secs(25);
+pub(crate) const REFRESH_GRACE: Duration = Duration::from_secs(25);

@@ -5,6 +5,8 @@ mod connect;
 mod read;
 mod subscribe;
 
+pub(crate) use connect::{REFRESH_GRACE, lease};
+
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -252,9 +254,6 @@ impl From<PublishError> for Refusal {
 
 impl From<SubscribeError> for Refusal {
     fn from(error: SubscribeError) -> Self {
-        Self::Error(match error {
-            SubscribeError::LimitExceeded => Error::LIMIT_EXCEEDED,
-            SubscribeError::Unrecoverable => Error::UNRECOVERABLE_POSITION,
-        })
+        Self::Error(error.into())
     }
 }

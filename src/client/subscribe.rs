@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::connect::{REFRESH_GRACE, is_zero, lease};
+use super::connect::{REFRESH_GRACE, lease};
 use super::{Call, Refusal};
 use crate::auth::TokenError;
 use crate::auth::grant::{SubscriptionGrant, SubscriptionOptions};
@@ -14,7 +14,7 @@ use crate::channel::history::Position;
 use crate::config::Namespace;
 use crate::hook::Act;
 use crate::protocol::centrifuge::{self, Error, REJECT_UNRECOVERED};
-use crate::protocol::json;
+use crate::protocol::json::{self, is_zero};
 use crate::subscription::{Entered, Recover, Terms, Who};
 
 impl Call<'_> {

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 /// Reads an object. `None` if the text is not JSON, is no object, or gives a key of `T` twice
@@ -45,6 +45,19 @@ pub(crate) fn one_line(raw: Box<RawValue>) -> Box<RawValue> {
     let mut text = String::with_capacity(raw.get().len());
     push_one_line(&mut text, raw.get().as_bytes());
     RawValue::from_string(text).unwrap_or(raw)
+}
+
+/// The same for a value that may be missing.
+pub(crate) fn read_one_line<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Box<RawValue>>, D::Error> {
+    let raw = Option::<Box<RawValue>>::deserialize(deserializer)?;
+    Ok(raw.map(one_line))
+}
+
+/// Whether a value is one that protocols leave out.
+pub(crate) fn is_zero<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// Whether arrays and objects nest deeper than [`DEPTH_MAX`], the outermost included.

@@ -22,7 +22,7 @@ impl Turn<'_> {
         let posts = batch.entries.iter().filter_map(|entry| match &entry.load {
             Load::Broadcast(_, _, post) => post.as_ref(),
             Load::Post(post) => Some(post),
-            Load::Close(..) | Load::Probe(_) | Load::Unicast(..) => None,
+            Load::Close(..) | Load::Order(..) | Load::Probe(_) | Load::Unicast(..) => None,
         });
         let mut posts: Vec<&Post> = posts.collect();
         // Stable, so each channel's posts keep their order; between channels none is promised.

@@ -12,6 +12,7 @@ use serde::Serialize;
 use crate::auth::TokenError;
 use crate::error::PublishError;
 use crate::protocol::centrifuge;
+use crate::protocol::json::encode;
 
 /// Every answer is whole when it is made.
 pub(super) type Body = Full<Bytes>;
@@ -23,6 +24,7 @@ pub(super) struct Fault {
     code: u32,
     message: String,
     header: Option<(HeaderName, &'static str)>,
+    is_of_transport: bool,
 }
 
 impl Fault {
@@ -32,8 +34,8 @@ impl Fault {
     }
 
     /// 400: the request is understood, and cannot be carried out.
-    pub(super) fn command(code: u32, message: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, code, message)
+    pub(super) fn command(error: centrifuge::Error, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, error.code, message)
     }
 
     /// 401: the key is wrong or missing.
@@ -93,8 +95,27 @@ impl Fault {
             .with_header(SEC_WEBSOCKET_VERSION, "13")
     }
 
-    /// The fault as an answer.
-    pub(super) fn into_response(self) -> Response<Body> {
+    /// The same, but never in band: no command was understood, or this server takes none.
+    pub(super) fn of_transport(self) -> Self {
+        Self { is_of_transport: true, ..self }
+    }
+
+    /// The same under status 200, as the SDKs of Centrifugo drop the body of any other; unless it is
+    /// a fault of transport.
+    pub(super) fn in_band(self) -> Self {
+        if self.is_of_transport {
+            return self;
+        }
+        Self { status: StatusCode::OK, header: None, ..self }
+    }
+
+    /// Its number among Centrifugo's errors.
+    pub(super) fn code(&self) -> u32 {
+        self.code
+    }
+
+    /// `{"error":{"code":…,"message":…}}`.
+    pub(super) fn to_json(&self) -> String {
         #[derive(Serialize)]
         struct Envelope<'a> {
             error: Error<'a>,
@@ -104,8 +125,12 @@ impl Fault {
             code: u32,
             message: &'a str,
         }
-        let error = Error { code: self.code, message: &self.message };
-        let mut response = json(self.status, &Envelope { error });
+        encode(&Envelope { error: Error { code: self.code, message: &self.message } })
+    }
+
+    /// The fault as an answer.
+    pub(super) fn into_response(self) -> Response<Body> {
+        let mut response = text(self.status, JSON_TYPE, self.to_json());
         if self.status == StatusCode::UPGRADE_REQUIRED {
             let headers = response.headers_mut();
             headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
@@ -118,7 +143,7 @@ impl Fault {
     }
 
     fn new(status: StatusCode, code: u32, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), header: None }
+        Self { status, code, message: message.into(), header: None, is_of_transport: false }
     }
 
     fn with_header(self, name: HeaderName, value: &'static str) -> Self {
@@ -133,23 +158,30 @@ impl From<PublishError> for Fault {
                 .with_header(RETRY_AFTER, "1")
         };
         match error {
-            PublishError::Closed => unavailable(100),
+            PublishError::Closed => unavailable(100).of_transport(),
             PublishError::Overloaded => unavailable(111),
-            PublishError::TooLarge { .. } => Self::too_large(error.to_string()),
+            PublishError::TooLarge { .. } => {
+                Self::new(StatusCode::PAYLOAD_TOO_LARGE, 106, error.to_string())
+            }
             PublishError::NotJson => Self::bad_request(error.to_string()),
-            PublishError::TooManyChannels => Self::command(106, error.to_string()),
-            PublishError::UnknownChannel => Self::command(102, error.to_string()),
+            PublishError::TooManyChannels => {
+                Self::command(centrifuge::Error::LIMIT_EXCEEDED, error.to_string())
+            }
+            PublishError::UnknownChannel => {
+                Self::command(centrifuge::Error::UNKNOWN_CHANNEL, error.to_string())
+            }
         }
     }
 }
 
 /// `{"result":…}` with status 200.
-pub(super) fn result(result: impl Serialize) -> Response<Body> {
-    #[derive(Serialize)]
-    struct Envelope<T> {
-        result: T,
-    }
-    json(StatusCode::OK, &Envelope { result })
+pub(super) fn result(result: &str) -> Response<Body> {
+    text_of_json(format!(r#"{{"result":{result}}}"#))
+}
+
+/// JSON with status 200.
+pub(super) fn text_of_json(json: String) -> Response<Body> {
+    text(StatusCode::OK, JSON_TYPE, json)
 }
 
 /// Text of some type.
@@ -164,7 +196,4 @@ pub(super) fn text(
     response
 }
 
-fn json(status: StatusCode, value: &impl Serialize) -> Response<Body> {
-    // Our own types serialise to JSON; were one not to, an empty body says so.
-    text(status, "application/json", serde_json::to_vec(value).unwrap_or_default())
-}
+const JSON_TYPE: &str = "application/json";

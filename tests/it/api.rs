@@ -81,11 +81,12 @@ fn a_disconnect_closes_every_tab_with_the_code_and_reason_it_says() {
 }
 
 #[test]
-fn a_disconnect_with_a_code_nobody_may_send_is_400() {
+fn a_disconnect_with_a_code_nobody_may_send_is_error_107() {
     let server = TestServer::start();
     let long = format!(r#"{{"user":1,"code":4000,"reason":"{}"}}"#, "x".repeat(124));
     for body in [r#"{"user":1,"code":1006}"#, r#"{"user":1,"code":70000}"#, &long] {
-        assert_eq!(server.api("disconnect", body).0, 400, "{body}");
+        let (status, answer) = server.api("disconnect", body);
+        assert_eq!((status, fault(&answer)), (200, 107), "{body}");
     }
 }
 
@@ -127,7 +128,9 @@ fn a_body_that_is_unreadable_or_incomplete_is_400() {
         ("send_to_user", r#"{"user":1.5,"data":1}"#),
         ("send_to_user", r#"{"user":"","data":1}"#),
         ("send_to_user", r#"{"user":9007199254740992,"data":1}"#),
-        ("disconnect", "{}"),
+        ("disconnect", ""),
+        ("publish", "[1]"),
+        ("batch", "{"),
         ("user", r#"{"user":null}"#),
     ] {
         let (status, answer) = server.api(method, body);
@@ -193,7 +196,7 @@ fn data_over_the_limit_of_a_message_is_413() {
         let body = |bytes| format!(r#"{{{user}"data":{}}}"#, data(bytes));
         assert_eq!(server.api(method, &body(limit)).0, 200);
         let (status, answer) = server.api(method, &body(limit + 1));
-        assert_eq!((status, fault(&answer)), (413, 107), "{answer}");
+        assert_eq!((status, fault(&answer)), (413, 106), "{answer}");
     }
     assert_eq!(server.metric(r#"fanfare_refusals_total{reason="too_large"}"#), 2.0);
 }

@@ -12,6 +12,8 @@ pub(crate) use reply::*;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use crate::protocol::json::is_zero;
+
 /// Whose a connection is, as others see it.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct ClientInfo {
@@ -29,7 +31,7 @@ pub(crate) struct Error {
     pub(crate) code: u32,
     pub(crate) message: &'static str,
     /// Whether the same command may succeed later.
-    #[serde(skip_serializing_if = "is_false")]
+    #[serde(skip_serializing_if = "is_zero")]
     pub(crate) temporary: bool,
 }
 
@@ -65,10 +67,6 @@ impl Error {
 pub(crate) struct Denial {
     pub(crate) code: u32,
     pub(crate) message: String,
-    #[serde(skip_serializing_if = "is_false")]
+    #[serde(skip_serializing_if = "is_zero")]
     pub(crate) temporary: bool,
-}
-
-fn is_false(flag: &bool) -> bool {
-    !flag
 }

@@ -4,12 +4,14 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use serde::Serialize;
+use serde_json::value::RawValue;
 
 use super::ClientInfo;
 use crate::channel::history::Position;
 use crate::channel::publication::Publication;
 use crate::close::UnsubscribeReason;
-use crate::protocol::json;
+use crate::protocol::json::{self, is_zero};
+use crate::subscription::Entered;
 
 /// The reply to a request: `{"id":1,"subscribe":{…}}`.
 pub(crate) fn reply(id: u32, method: &str, result: &str) -> String {
@@ -60,6 +62,41 @@ pub(crate) fn unsubscribe_push(channel: &str, reason: &UnsubscribeReason) -> Str
     let UnsubscribeReason { code, reason } = reason;
     let reason = json::encode(reason);
     format!(r#"{}{{"code":{code},"reason":{reason}}}}}}}"#, push_of(channel, "unsubscribe"))
+}
+
+/// The server subscribed a peer; what that missed follows as publications, one a line. The data
+/// holds no line break.
+pub(crate) fn subscribe_push(channel: &str, entered: &Entered, data: Option<&RawValue>) -> String {
+    #[derive(Serialize)]
+    struct Subscribe<'a> {
+        #[serde(skip_serializing_if = "is_zero")]
+        recoverable: bool,
+        #[serde(skip_serializing_if = "is_zero")]
+        positioned: bool,
+        #[serde(skip_serializing_if = "str::is_empty")]
+        epoch: &'a str,
+        #[serde(skip_serializing_if = "is_zero")]
+        offset: u64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        data: Option<&'a RawValue>,
+    }
+    let Entered { position, is_recoverable, recovered } = entered;
+    let (epoch, offset) =
+        if *is_recoverable { (&*position.epoch, position.offset) } else { ("", 0) };
+    let (recoverable, positioned) = (*is_recoverable, *is_recoverable);
+    let subscribe = json::encode(&Subscribe { recoverable, positioned, epoch, offset, data });
+    let mut out = format!("{}{subscribe}}}}}", push_of(channel, "subscribe"));
+    for publication in recovered.iter().flatten().flatten() {
+        out.push('\n');
+        out.push_str(&publication_push(publication));
+    }
+    out
+}
+
+/// The server set when a connection expires, in so many seconds, if at all.
+pub(crate) fn refresh_push(ttl: Option<u64>) -> String {
+    let expires = ttl.map(|ttl| format!(r#""expires":true,"ttl":{ttl}"#)).unwrap_or_default();
+    format!(r#"{{"push":{{"refresh":{{{expires}}}}}}}"#)
 }
 
 /// A message outside of any channel.
@@ -150,6 +187,27 @@ mod tests {
             unsubscribe_push("n\"s", &UnsubscribeReason::INSUFFICIENT_STATE),
             r#"{"push":{"channel":"n\"s","unsubscribe":{"code":2500,"reason":"insufficient state"}}}"#
         );
+        let entered = Entered {
+            position: Position { offset: 2, epoch: "e".into() },
+            is_recoverable: true,
+            recovered: Some(Ok(vec![Arc::new(publication("1"))])),
+        };
+        let data = RawValue::from_string("{}".to_owned()).unwrap();
+        assert_eq!(
+            subscribe_push("news", &entered, Some(&data)),
+            concat!(
+                r#"{"push":{"channel":"news","subscribe":{"recoverable":true,"positioned":true,"epoch":"e","offset":2,"data":{}}}}"#,
+                "\n",
+                r#"{"push":{"channel":"news","pub":{"data":1}}}"#
+            )
+        );
+        let entered = Entered { is_recoverable: false, recovered: None, ..entered };
+        assert_eq!(
+            subscribe_push("news", &entered, Some(&data)),
+            r#"{"push":{"channel":"news","subscribe":{"data":{}}}}"#
+        );
+        assert_eq!(refresh_push(Some(9)), r#"{"push":{"refresh":{"expires":true,"ttl":9}}}"#);
+        assert_eq!(refresh_push(None), r#"{"push":{"refresh":{}}}"#);
         assert_eq!(message_push(b"[1,\n2]"), r#"{"push":{"message":{"data":[1,2]}}}"#);
         assert_eq!(
             error(3, &Error::TOO_MANY_REQUESTS),

@@ -1,0 +1,207 @@
+//! What a backend has the connections of a user do. An order rides the ring, so that it takes its
+//! turn among the publishes, and is answered once every shard has carried it out.
+
+use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use crate::auth::grant::SubscriptionOptions;
+use crate::client::{REFRESH_GRACE, lease};
+use crate::close::{CloseReason, UnsubscribeReason};
+use crate::connection::Connection;
+use crate::error::PublishError;
+use crate::hub::Inner;
+use crate::message::{Encoding, Message};
+use crate::protocol::centrifuge;
+use crate::registry::Targets;
+use crate::ring::{Load, Probe};
+use crate::shard::Shard;
+use crate::subscription::{Recover, SubscribeError, Terms};
+use crate::user::UserId;
+
+/// An order on its way, and what came of it so far.
+#[derive(Debug)]
+pub(crate) struct Order {
+    whom: Whom,
+    act: Act,
+    shards: Probe,
+    obeyed: AtomicUsize,
+    refused: Mutex<Option<SubscribeError>>,
+}
+
+/// Which of a user's connections are meant: all, unless more is said.
+#[derive(Debug, Default)]
+pub(crate) struct Whom {
+    /// The one of that name alone.
+    pub(crate) client: Option<String>,
+    /// Not those of these names.
+    pub(crate) except: Vec<String>,
+}
+
+/// What is to be done.
+#[derive(Debug)]
+pub(crate) enum Act {
+    Close(CloseReason),
+    /// They expire at another time, or never.
+    Refresh(Option<SystemTime>),
+    Subscribe(Box<Subscribe>),
+    /// From the channel of that name.
+    Unsubscribe(String),
+}
+
+/// A subscription to be made.
+#[derive(Debug)]
+pub(crate) struct Subscribe {
+    /// A channel whose namespace is known.
+    pub(crate) channel: String,
+    pub(crate) options: SubscriptionOptions,
+    pub(crate) expires: Option<SystemTime>,
+    pub(crate) recover: Option<Recover>,
+}
+
+/// Why an order was not carried out, or not by all.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OrderError {
+    #[error(transparent)]
+    NotAdmitted(#[from] PublishError),
+    #[error("{obeyed} connections are subscribed; for others {}", .reason.advice())]
+    Refused { obeyed: usize, reason: SubscribeError },
+    #[error("a shard does not answer within 5 s; whether all was done is not known")]
+    Unanswered,
+}
+
+impl Inner {
+    /// Has connections of a user do something; says how many did.
+    pub(crate) async fn order(
+        &self,
+        user: &UserId,
+        whom: Whom,
+        act: Act,
+    ) -> Result<usize, OrderError> {
+        let (size, max) = (act.size(), self.config.limits.message_bytes);
+        if size > max {
+            return Err(self.stats.refuse(PublishError::TooLarge { size, max }).into());
+        }
+        let order = Arc::new(Order {
+            whom,
+            act,
+            shards: Probe::new(self.shards.len()),
+            obeyed: AtomicUsize::new(0),
+            refused: Mutex::default(),
+        });
+        let admitted = self.admit(size, None, || {
+            let targets = self.registry.targets(user)?;
+            Some((targets.as_slice().len(), Load::Order(targets, order.clone())))
+        });
+        if admitted.map_err(|error| self.stats.refuse(error))? == 0 {
+            return Ok(0);
+        }
+        let complete = tokio::time::timeout(PATIENCE, order.shards.complete()).await;
+        complete.map_err(|_| OrderError::Unanswered)?;
+        let obeyed = order.obeyed.load(Ordering::Relaxed);
+        match *order.refused.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(reason) => Err(OrderError::Refused { obeyed, reason }),
+            None => Ok(obeyed),
+        }
+    }
+}
+
+impl Shard {
+    /// Carries out an order on those of its targets that are here and still open.
+    pub(crate) fn carry_out(&self, order: &Order, targets: &Targets) {
+        let here = targets.as_slice().iter().filter(|id| id.shard == self.index);
+        for connection in here.filter_map(|id| self.connections.get(*id)) {
+            if !order.whom.includes(&connection) {
+                continue;
+            }
+            match self.act(&connection, &order.act) {
+                Ok(has_obeyed) => {
+                    order.obeyed.fetch_add(usize::from(has_obeyed), Ordering::Relaxed);
+                }
+                Err(reason) => {
+                    let mut refused = order.refused.lock().unwrap_or_else(PoisonError::into_inner);
+                    refused.get_or_insert(reason);
+                }
+            }
+        }
+        order.shards.arrive();
+    }
+
+    fn act(&self, connection: &Rc<Connection>, act: &Act) -> Result<bool, SubscribeError> {
+        match act {
+            Act::Close(reason) => self.close(connection, reason),
+            Act::Refresh(expires) => self.refresh(connection, *expires),
+            Act::Subscribe(subscribe) => return self.subscribe_by_order(connection, subscribe),
+            Act::Unsubscribe(channel) => {
+                let is_subscribed = connection.subscriptions.borrow().contains_key(&**channel);
+                self.end_subscription(connection, channel, &UnsubscribeReason::SERVER);
+                return Ok(is_subscribed);
+            }
+        }
+        Ok(true)
+    }
+
+    fn refresh(&self, connection: &Rc<Connection>, expires: Option<SystemTime>) {
+        if connection.encoding != Encoding::Centrifuge {
+            return connection.life.expires.set(expires);
+        }
+        connection.life.expires.set(expires.map(|expires| expires + REFRESH_GRACE));
+        let ttl = expires.map(|expires| lease(Some(expires)).1);
+        self.reply(connection, &Message::text(centrifuge::refresh_push(ttl)));
+    }
+
+    /// Subscribes a peer that can be told, unless it is subscribed already.
+    fn subscribe_by_order(
+        &self,
+        connection: &Rc<Connection>,
+        subscribe: &Subscribe,
+    ) -> Result<bool, SubscribeError> {
+        let Subscribe { channel, options, expires, recover } = subscribe;
+        let namespace = self.hub.config.namespace(channel);
+        let Some((who, namespace)) = connection.who().zip(namespace) else { return Ok(false) };
+        if connection.encoding != Encoding::Centrifuge {
+            return Ok(false);
+        }
+        if connection.subscriptions.borrow().contains_key(&**channel) {
+            return Ok(true);
+        }
+        let terms = Terms { expires: *expires, ..Terms::of_server(who, namespace, options) };
+        let entered = self.subscribe(connection, channel, namespace, terms, recover.as_ref())?;
+        let push = centrifuge::subscribe_push(channel, &entered, options.data.as_deref());
+        self.reply(connection, &Message::text(push));
+        Ok(true)
+    }
+}
+
+impl Whom {
+    /// Whether all connections of the user are meant.
+    pub(crate) fn is_everyone(&self) -> bool {
+        self.client.is_none() && self.except.is_empty()
+    }
+
+    /// Whether a connection of the user is meant. One of the chat has no name.
+    fn includes(&self, connection: &Connection) -> bool {
+        let name = connection.who().map(|who| &*who.client);
+        let is_the_one = self.client.as_deref().is_none_or(|client| name == Some(client));
+        is_the_one && !self.except.iter().any(|except| name == Some(except))
+    }
+}
+
+impl Act {
+    /// Bytes that it brings.
+    fn size(&self) -> usize {
+        match self {
+            Self::Close(_) | Self::Refresh(_) => 0,
+            Self::Unsubscribe(channel) => channel.len(),
+            Self::Subscribe(subscribe) => {
+                let Subscribe { channel, options, .. } = &**subscribe;
+                let values = [&options.info, &options.data].into_iter().flatten();
+                channel.len() + values.map(|value| value.get().len()).sum::<usize>()
+            }
+        }
+    }
+}
+
+/// How long a shard may take; one that takes longer is not ready either.
+const PATIENCE: Duration = Duration::from_secs(5);

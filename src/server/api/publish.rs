@@ -1,0 +1,135 @@
+//! Publishing: to a channel, to several, to all, to a user.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::{TURN, connections, json, namespace, not_available, parse, present};
+use crate::hub::Inner;
+use crate::message::Message;
+use crate::protocol::json::{encode, is_zero};
+use crate::publish;
+use crate::server::respond::Fault;
+use crate::user::UserId;
+
+pub(super) fn publish(hub: &Inner, body: &[u8]) -> Result<String, Fault> {
+    let publish: Publish<'_> = parse(body)?;
+    publish.content()?.publish_to(hub, &publish.channel)
+}
+
+/// As many answers as channels, whatever became of the others.
+pub(super) async fn broadcast(hub: &Inner, body: &[u8]) -> Result<String, Fault> {
+    let publish: Publish<'_> = parse(body)?;
+    if publish.channels.is_empty() {
+        return Err(Fault::bad_request("bad request: channels is missing or empty"));
+    }
+    let content = publish.content()?;
+    let mut responses = String::from(r#"{"responses":["#);
+    for (i, channel) in publish.channels.iter().enumerate() {
+        if i > 0 {
+            responses.push(',');
+        }
+        match content.publish_to(hub, channel) {
+            Ok(result) => responses += &format!(r#"{{"result":{result}}}"#),
+            Err(fault) => responses += &fault.to_json(),
+        }
+        if i % TURN == TURN - 1 {
+            tokio::task::yield_now().await;
+        }
+    }
+    responses.push_str("]}");
+    Ok(responses)
+}
+
+pub(super) fn broadcast_all(hub: &Inner, body: &[u8]) -> Result<String, Fault> {
+    #[derive(Deserialize)]
+    struct BroadcastAll<'a> {
+        #[serde(borrow)]
+        data: &'a RawValue,
+    }
+    let BroadcastAll { data } = parse(body)?;
+    Ok(connections(hub.broadcast(&Message::text(data.get()))?))
+}
+
+pub(super) fn send_to_user(hub: &Inner, body: &[u8]) -> Result<String, Fault> {
+    #[derive(Deserialize)]
+    struct SendToUser<'a> {
+        user: UserId,
+        #[serde(borrow)]
+        data: &'a RawValue,
+    }
+    let SendToUser { user, data } = parse(body)?;
+    Ok(connections(hub.send_to_user(&user, &Message::text(data.get()))?))
+}
+
+/// What `publish` and `broadcast` are told.
+#[derive(Deserialize)]
+struct Publish<'a> {
+    #[serde(default)]
+    channel: String,
+    #[serde(default)]
+    channels: Vec<String>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    data: Option<&'a RawValue>,
+    b64data: Option<String>,
+    skip_history: Option<bool>,
+    tags: Option<BTreeMap<String, String>>,
+    idempotency_key: Option<String>,
+    version: Option<u64>,
+}
+
+/// What is published, to whichever channel.
+struct Content {
+    data: Bytes,
+    tags: BTreeMap<String, String>,
+    skips_history: bool,
+    idempotency_key: Option<String>,
+}
+
+impl Publish<'_> {
+    fn content(&self) -> Result<Content, Fault> {
+        let data = json(self.data, self.b64data.as_deref())?;
+        let data = data.ok_or_else(|| Fault::bad_request("bad request: data is missing"))?;
+        let idempotency_key = self.idempotency_key.clone().filter(|key| !key.is_empty());
+        if idempotency_key.as_ref().is_some_and(|key| key.len() > IDEMPOTENCY_KEY_MAX) {
+            let message = "bad request: idempotency_key is too long; use at most 128 bytes";
+            return Err(Fault::bad_request(message));
+        }
+        if self.version.is_some_and(|version| version > 0) {
+            return Err(not_available("versions are not kept; use idempotency_key"));
+        }
+        Ok(Content {
+            data: data.into(),
+            tags: self.tags.clone().unwrap_or_default(),
+            skips_history: self.skip_history.unwrap_or_default(),
+            idempotency_key,
+        })
+    }
+}
+
+impl Content {
+    fn publish_to(&self, hub: &Inner, channel: &str) -> Result<String, Fault> {
+        #[derive(Serialize)]
+        struct Answer<'a> {
+            connections: usize,
+            #[serde(skip_serializing_if = "is_zero")]
+            offset: u64,
+            #[serde(skip_serializing_if = "str::is_empty")]
+            epoch: &'a str,
+        }
+        namespace(hub, channel)?;
+        let publish = publish::Publish {
+            tags: self.tags.clone(),
+            skips_history: self.skips_history,
+            ..publish::Publish::new(channel, self.data.clone())
+        };
+        let published = hub.publish(publish, self.idempotency_key.as_deref())?;
+        let publish::Published { connections, offset, epoch } = &published;
+        Ok(encode(&Answer { connections: *connections, offset: *offset, epoch }))
+    }
+}
+
+/// Bytes of the longest idempotency key: three times a UUID, and room for a name.
+const IDEMPOTENCY_KEY_MAX: usize = 128;
