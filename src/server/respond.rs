@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use crate::auth::TokenError;
 use crate::error::PublishError;
+use crate::hook::Refusal;
 use crate::protocol::centrifuge;
 use crate::protocol::json::encode;
 
@@ -53,6 +54,20 @@ impl Fault {
         let message = "the token is missing, invalid or expired; send a new one in authorization: \
                        bearer, ?token= or the cookie fanfare_token";
         Self::new(StatusCode::UNAUTHORIZED, code, message).with_header(WWW_AUTHENTICATE, "Bearer")
+    }
+
+    /// 403: the application says no; 503: it does not answer.
+    pub(super) fn hook(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Close(reason) => {
+                Self::new(StatusCode::FORBIDDEN, reason.code().into(), reason.reason())
+            }
+            Refusal::Error { code, message, .. } => Self::new(StatusCode::FORBIDDEN, code, message),
+            Refusal::Failed(failure) => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, 100, failure.to_string())
+                    .with_header(RETRY_AFTER, "1")
+            }
+        }
     }
 
     /// A channel that cannot be subscribed to.
