@@ -14,7 +14,7 @@ use super::{Channel, ChannelId, State, lock};
 /// Every channel of this node, by name.
 #[derive(Debug)]
 pub(crate) struct Channels {
-    buckets: Box<[Bucket]>,
+    buckets: Box<[Mutex<Bucket>]>,
     hasher: RandomState,
     next_id: AtomicU64,
     count: AtomicUsize,
@@ -26,7 +26,15 @@ pub(crate) struct Channels {
     next_swept: AtomicUsize,
 }
 
-type Bucket = Mutex<HashMap<Arc<str>, Arc<Channel>>>;
+/// Channels whose names hash alike.
+#[derive(Debug, Default)]
+struct Bucket {
+    channels: HashMap<Arc<str>, Arc<Channel>>,
+    /// Streams that were let go of after something was published there. A channel that comes to be
+    /// again has its epoch from before only if this is the same, so that who is cut off while
+    /// nothing was published yet can still recover, and nobody does who lacks something.
+    forgotten: u64,
+}
 
 /// `limits.channels` are there already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +76,7 @@ impl Channels {
     pub(crate) fn occupied(&self) -> impl Iterator<Item = Vec<(Arc<str>, usize)>> + '_ {
         self.buckets.iter().map(|bucket| {
             let bucket = lock(bucket);
-            let channels = bucket.iter().map(|(name, it)| (name.clone(), it.lock().subscribers));
+            let channels = bucket.channels.iter().map(|(name, it)| (name.clone(), it.lock().subscribers));
             channels.filter(|(_, subscribers)| *subscribers > 0).collect()
         })
     }
@@ -79,7 +87,7 @@ impl Channels {
         name: &str,
         work: impl FnOnce(&Arc<Channel>, &mut State) -> T,
     ) -> Option<T> {
-        let channel = lock(self.bucket(name)).get(name).cloned()?;
+        let channel = lock(self.bucket(name)).channels.get(name).cloned()?;
         let mut state = channel.lock();
         // What went between the two locks had no subscriber and no history, as if never there.
         (!state.is_gone).then(|| work(&channel, &mut state))
@@ -96,7 +104,7 @@ impl Channels {
         if window.is_open() {
             return self.with_new(name, window, |channel, state| work(Some((channel, state))));
         }
-        let channel = lock(self.bucket(name)).get(name).cloned();
+        let channel = lock(self.bucket(name)).channels.get(name).cloned();
         let Some(channel) = channel else { return Ok(work(None)) };
         let mut state = channel.lock();
         let is_gone = state.is_gone;
@@ -173,7 +181,7 @@ impl Channels {
         for _ in 0..SWEPT_BUCKETS {
             let next = self.next_swept.fetch_add(1, Ordering::Relaxed);
             let mut bucket = lock(&self.buckets[next % BUCKETS]);
-            let channels: Vec<_> = bucket.values().cloned().collect();
+            let channels: Vec<_> = bucket.channels.values().cloned().collect();
             for channel in channels.iter().filter(|channel| channel.window.is_open()) {
                 self.tidy(&mut bucket, channel, now);
             }
@@ -181,16 +189,18 @@ impl Channels {
     }
 
     /// Lets go of what a channel need not remember, and of the channel if that was all.
-    fn tidy(&self, bucket: &mut HashMap<Arc<str>, Arc<Channel>>, channel: &Channel, now: Instant) {
+    fn tidy(&self, bucket: &mut Bucket, channel: &Channel, now: Instant) {
         let mut state = channel.lock();
         let before = state.history.bytes();
         state.history.expire(now);
         self.note_remembered(before, state.history.bytes());
-        let keeps_position = channel.window.is_open() && now < state.kept_until;
+        let is_published_to = state.history.next_offset() > 1;
+        let keeps_position = is_published_to && now < state.kept_until;
         let is_of_use = state.subscribers > 0 || state.history.bytes() > 0 || keeps_position;
         if !is_of_use && !state.is_gone {
             state.is_gone = true;
-            bucket.remove(&channel.name);
+            bucket.channels.remove(&channel.name);
+            bucket.forgotten += u64::from(is_published_to);
             self.count.fetch_sub(1, Ordering::Relaxed);
         }
     }
@@ -217,7 +227,7 @@ impl Channels {
 
     fn get_or_insert(&self, name: &str, window: Window) -> Result<Arc<Channel>, TooManyChannels> {
         let mut bucket = lock(self.bucket(name));
-        if let Some(channel) = bucket.get(name) {
+        if let Some(channel) = bucket.channels.get(name) {
             return Ok(channel.clone());
         }
         let takes_one_more = |count| (count < self.max).then_some(count + 1);
@@ -226,13 +236,13 @@ impl Channels {
             return Err(TooManyChannels);
         }
         let id = ChannelId(self.next_id.fetch_add(1, Ordering::Relaxed));
-        let epoch = format!("{:08x}", self.hasher.hash_one((id, Instant::now())) as u32);
+        let epoch = format!("{:08x}", self.hasher.hash_one((name, bucket.forgotten)) as u32);
         let channel = Arc::new(Channel::new(id, name, window, History::new(epoch.into())));
-        bucket.insert(channel.name.clone(), channel.clone());
+        bucket.channels.insert(channel.name.clone(), channel.clone());
         Ok(channel)
     }
 
-    fn bucket(&self, name: &str) -> &Bucket {
+    fn bucket(&self, name: &str) -> &Mutex<Bucket> {
         &self.buckets[self.hasher.hash_one(name) as usize % BUCKETS]
     }
 }
@@ -319,6 +329,24 @@ mod tests {
         let missed =
             channels.with("a", |_, state| state.history.recover(&position, 9).unwrap().len());
         assert_eq!(missed, Some(1));
+    }
+
+    #[test]
+    fn a_stream_is_another_only_once_something_of_it_is_lost() {
+        let channels = Channels::new(10, 1000);
+        let enter = || subscribe(&channels, "a", OPEN).unwrap();
+        let (channel, _, first) = enter();
+        unsubscribe(&channels, &channel);
+        assert_eq!(channels.count(), 0);
+        let (channel, _, again) = enter();
+        assert_eq!(again, first);
+        let now = Instant::now();
+        publish(&channels, "a", OPEN, now);
+        unsubscribe(&channels, &channel);
+        (0..BUCKETS / SWEPT_BUCKETS).for_each(|_| channels.sweep(now + OPEN.ttl * 2));
+        let (_, _, last) = enter();
+        assert_eq!(last.offset, 0);
+        assert_ne!(last.epoch, first.epoch);
     }
 
     #[test]
