@@ -195,7 +195,7 @@ impl Shard {
             }
             let recovered = recover.map(|recover| match namespace.recovery {
                 Recovery::Stream => missed(state, &recover.from, max_bytes),
-                _ => Ok(state.history.latest().cloned().into_iter().collect()),
+                _ => Ok(state.history.refresh(&recover.from)?.cloned().into_iter().collect()),
             });
             if recover.is_some_and(|recover| recover.or_refuse) && matches!(recovered, Some(Err(_)))
             {

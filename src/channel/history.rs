@@ -151,6 +151,16 @@ impl History {
         self.kept.back().map(|kept| &kept.publication)
     }
 
+    /// The latest publication, for a reader that wants no other and has the one at `from`: none if
+    /// that is the latest.
+    pub(crate) fn refresh(
+        &self,
+        from: &Position,
+    ) -> Result<Option<&Arc<Publication>>, Unrecoverable> {
+        let latest = self.latest().ok_or(Unrecoverable)?;
+        Ok((*from != self.position()).then_some(latest))
+    }
+
     /// A page of what is kept.
     pub(crate) fn page(&self, page: &Page) -> Result<Vec<Arc<Publication>>, Unrecoverable> {
         let (mut begin, mut end) = (0, self.kept.len());
@@ -269,6 +279,21 @@ mod tests {
         assert_eq!(recovered(&history, 2, 10), Some(vec![3, 4]));
         publish(&mut history, window, 10, now);
         assert_eq!((history.bytes(), recovered(&history, 4, 10)), (0, None));
+    }
+
+    #[test]
+    fn who_wants_the_latest_alone_is_given_it_once() {
+        let (mut history, now) = (history(), Instant::now());
+        let refresh = |history: &History, from: &Position| {
+            history.refresh(from).map(|latest| latest.map(|publication| publication.offset))
+        };
+        assert_eq!(refresh(&history, &position(0, "")), Err(Unrecoverable));
+        for _ in 0..2 {
+            publish(&mut history, Window { size: 1, ttl: MINUTE }, usize::MAX, now);
+        }
+        assert_eq!(refresh(&history, &position(1, "e")), Ok(Some(2)));
+        assert_eq!(refresh(&history, &position(2, "other")), Ok(Some(2)));
+        assert_eq!(refresh(&history, &position(2, "e")), Ok(None));
     }
 
     #[test]
