@@ -49,6 +49,8 @@ impl CloseReason {
     pub const STALE: Self = Self::known(3502, "stale");
     /// 3503: a backend disconnected the user; do not come back.
     pub const FORCE_DISCONNECT: Self = Self::known(3503, "force disconnect");
+    /// 3505: a token asks for more subscriptions than a connection or its channels take.
+    pub const CHANNEL_LIMIT: Self = Self::known(3505, "channel limit");
     /// 3509: ten errors within ten seconds.
     pub const TOO_MANY_ERRORS: Self = Self::known(3509, "too many errors");
 

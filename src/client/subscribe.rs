@@ -116,7 +116,7 @@ impl Call<'_> {
     ) -> Result<String, Refusal> {
         let recover = asked.filter(|asked| asked.recover).map(|asked| Recover {
             from: Position { offset: asked.offset, epoch: Arc::from(&*asked.epoch) },
-            or_refuse: asked.flag & REJECT_UNRECOVERED != 0,
+            or_refuse: asked.flag & REJECT_UNRECOVERED != 0 && !terms.is_server_side,
         });
         let entered =
             self.shard.subscribe(self.connection, name, namespace, terms, recover.as_ref())?;
