@@ -11,8 +11,11 @@
 mod adopt;
 // The HTTP API: every method, every fault, order, pipelining and keep-alive.
 mod api;
+// The Centrifuge protocol: commands, errors, closes, tokens, recovery, presence.
+mod centrifuge;
 // What people say to each other, to the byte, and what is answered to nonsense.
 mod chat;
+mod client;
 // Which endpoints are where, once internal ones have an address of their own.
 mod doors;
 // How a server ends: who is told what, and when it is over.
