@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::io;
+use std::io::ErrorKind::{Interrupted, WouldBlock};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, ready};
@@ -100,7 +100,7 @@ impl Stream {
             match read {
                 Ok(0) => return,
                 Ok(_) => tokio::task::yield_now().await,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if matches!(error.kind(), WouldBlock | Interrupted) => {}
                 Err(_) => return,
             }
         }

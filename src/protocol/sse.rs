@@ -127,6 +127,8 @@ mod tests {
         let event = Event::of(&publication.at(Position { offset: 7, epoch: "e".into() }));
         assert_eq!(event.with_id, "id: e:7\nevent: news\ndata: {\"a\":\"\\n\"}\n\n");
         assert_eq!(event.bare, "event: news\ndata: {\"a\":\"\\n\"}\n\n");
+        let of_one_buffer = event.with_id[event.with_id.len() - event.bare.len()..].as_ptr();
+        assert_eq!(event.bare.as_ptr(), of_one_buffer);
     }
 
     #[test]

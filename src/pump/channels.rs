@@ -95,11 +95,12 @@ mod tests {
     use serde_json::value::RawValue;
 
     use super::*;
-    use crate::channel::history::Window;
+    use crate::channel::history::{Position, Window};
     use crate::channel::post::{Change, Content, Notice};
     use crate::channel::publication::Publication;
     use crate::channel::{Channels, TooManyChannels};
     use crate::connection::{Connection, Connections, Life};
+    use crate::cursor::Cursor;
     use crate::outbox::Budget;
     use crate::protocol::centrifuge::ClientInfo;
     use crate::ring::{Receiver, Ring};
@@ -159,6 +160,12 @@ mod tests {
             self.post(name, Content::Publication(Arc::new(publication)));
         }
 
+        fn publish_at(&self, name: &str, offset: u64) {
+            let publication = Publication::new(name.into(), "1".into());
+            let publication = publication.at(Position { offset, epoch: "f".into() });
+            self.post(name, Content::Publication(Arc::new(publication)));
+        }
+
         fn join(&self, name: &str) {
             let info = ClientInfo {
                 user: "42".into(),
@@ -189,8 +196,8 @@ mod tests {
         }
     }
 
-    /// The data of the pushes that wait.
-    fn take(connection: &Connection) -> Vec<String> {
+    /// All that waits.
+    fn written(connection: &Connection) -> String {
         let mut outbox = connection.outbox.borrow_mut();
         let mut taken = String::new();
         while !outbox.is_empty() {
@@ -198,6 +205,12 @@ mod tests {
             let length = outbox.front().len();
             outbox.advance(length);
         }
+        taken
+    }
+
+    /// The data of the pushes that wait.
+    fn take(connection: &Connection) -> Vec<String> {
+        let taken = written(connection);
         let data = taken.split(r#""data":"#).skip(1);
         data.map(|rest| rest.split('}').next().unwrap().to_owned()).collect()
     }
@@ -231,6 +244,40 @@ mod tests {
         rig.publish("news", "2");
         assert_eq!(rig.turn().deliveries, 3);
         assert_eq!((take(&early).len(), take(&late)), (2, vec!["2".into()]));
+    }
+
+    #[test]
+    fn a_stream_of_several_channels_gets_each_event_with_an_id_of_its_own() {
+        let mut rig = Rig::new();
+        let stream = || {
+            let stream = rig
+                .connections
+                .insert(0, |id| Connection::unidentified(id, Encoding::Sse, Life::default()));
+            let position = |epoch: &str| Some(Position { offset: 0, epoch: epoch.into() });
+            let cursor = Cursor::new([position("e"), position("f")]);
+            stream.cursor.get_or_init(|| Box::new(cursor));
+            stream
+        };
+        let (early, late) = (stream(), stream());
+        let enter = |stream: &Rc<Connection>| {
+            rig.subscribe(stream, "news");
+            let id = rig.channels.with("news", |channel, _| channel.id).unwrap();
+            stream.cursor.get().unwrap().enter(1, id);
+        };
+        enter(&early);
+        rig.publish_at("news", 1);
+        rig.publish_at("news", 2);
+        enter(&late);
+        rig.publish_at("news", 3);
+        assert_eq!(rig.turn().deliveries, 3 + 1);
+        let ids = |stream: &Connection| {
+            let text = written(stream);
+            let lines = text.lines().filter_map(|line| line.strip_prefix("id: "));
+            lines.map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(ids(&early), ["e:0,f:1", "e:0,f:2", "e:0,f:3"]);
+        assert_eq!(ids(&late), ["e:0,f:3"]);
+        assert_eq!(rig.budget.used(), 0);
     }
 
     #[test]

@@ -87,6 +87,15 @@ fn what_goes_to_all_or_to_a_user_is_an_event_without_name_and_id() {
 }
 
 #[test]
+fn what_is_said_in_the_chat_is_on_its_channel() {
+    let server = TestServer::with(open_to_all);
+    let mut stream = EventSource::open(&server, "?channels=chat", "");
+    let mut peer = server.connect(42);
+    peer.send_text(r#"{"type":"message","body":"hello"}"#);
+    stream.expect("chat", &peer.read_message());
+}
+
+#[test]
 fn a_comment_comes_at_each_interval_and_no_answer_is_waited_for() {
     let server = TestServer::with(|config| {
         open_to_all(config);
@@ -113,6 +122,47 @@ fn a_stream_says_why_it_ends() {
     stream.expect("disconnect", r#"{"code":4100,"reason":"be \"gone\""}"#);
     assert_eq!(stream.next(), None);
     assert_eq!(server.metric(r#"fanfare_closes_total{code="4100"}"#), 1.0);
+}
+
+#[test]
+fn a_backend_ends_one_subscription_and_the_others_go_on() {
+    let server = TestServer::with(|config| {
+        open_to_all(config);
+        config.channel.history_size = 10;
+    });
+    let bearer = format!("authorization: Bearer {}\r\n", server.token(42));
+    let mut stream = EventSource::open(&server, "?channels=news,weather", &bearer);
+    stream.read_position();
+    let ordered = server.api("unsubscribe", r#"{"user":"42","channel":"news"}"#);
+    assert_eq!(ordered.0, 200, "{}", ordered.1);
+    stream
+        .expect("unsubscribed", r#"{"channel":"news","code":2000,"reason":"server unsubscribe"}"#);
+    publish(&server, "news", "1");
+    publish(&server, "weather", "2");
+    stream.expect("weather", "2");
+    assert_eq!(server.metric("fanfare_subscriptions"), 1.0);
+}
+
+#[test]
+fn what_a_backend_orders_in_another_protocol_does_not_show() {
+    let server = TestServer::with(open_to_all);
+    let bearer = format!("authorization: Bearer {}\r\n", server.token(42));
+    let mut stream = EventSource::open(&server, "?channels=news", &bearer);
+    let later = std::time::SystemTime::now() + Duration::from_secs(3600);
+    let later = later.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    for (method, body) in [
+        ("subscribe", r#"{"user":"42","channel":"weather"}"#.to_owned()),
+        ("refresh", format!(r#"{{"user":"42","expire_at":{later}}}"#)),
+    ] {
+        let (status, answer) = server.api(method, &body);
+        assert!(status == 200 && !answer.contains("error"), "{answer}");
+    }
+    publish(&server, "weather", "1");
+    publish(&server, "news", "2");
+    stream.expect("news", "2");
+    let (status, _) = server.api("refresh", r#"{"user":"42","expired":true}"#);
+    assert_eq!(status, 200);
+    stream.expect("disconnect", r#"{"code":3005,"reason":"expired"}"#);
 }
 
 #[test]
