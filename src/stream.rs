@@ -264,22 +264,15 @@ fn recover(from: Option<&Position>, namespace: &Namespace) -> Option<Recover> {
     Some(Recover { from, or_refuse: false })
 }
 
-/// What a new subscriber lacks.
+/// What a new subscriber lacks. One that was never there lacks nothing, nor does one that is where the
+/// stream stands.
 fn missed(
     from: Option<&Position>,
     entered: Entered,
 ) -> Result<Vec<Arc<Publication>>, Unrecoverable> {
-    let has_it = |publication: &Arc<Publication>| {
-        from.is_some_and(|from| {
-            from.epoch == publication.epoch && from.offset >= publication.offset
-        })
-    };
     match (entered.recovered, from) {
-        (Some(Ok(publications)), _) => {
-            Ok(publications.into_iter().filter(|publication| !has_it(publication)).collect())
-        }
-        (Some(Err(error)), _) => Err(error),
-        (None, Some(from)) if *from != entered.position => Err(Unrecoverable),
-        (None, _) => Ok(Vec::new()),
+        (Some(Ok(publications)), _) => Ok(publications),
+        (_, Some(from)) if *from != entered.position => Err(Unrecoverable),
+        _ => Ok(Vec::new()),
     }
 }

@@ -76,7 +76,8 @@ impl Channels {
     pub(crate) fn occupied(&self) -> impl Iterator<Item = Vec<(Arc<str>, usize)>> + '_ {
         self.buckets.iter().map(|bucket| {
             let bucket = lock(bucket);
-            let channels = bucket.channels.iter().map(|(name, it)| (name.clone(), it.lock().subscribers));
+            let channels =
+                bucket.channels.iter().map(|(name, it)| (name.clone(), it.lock().subscribers));
             channels.filter(|(_, subscribers)| *subscribers > 0).collect()
         })
     }

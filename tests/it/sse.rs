@@ -236,7 +236,9 @@ fn a_cache_gives_its_latest_publication_at_once_and_not_twice() {
         config.channel.history_size = 1;
         config.channel.recovery = Recovery::Cache;
     });
+    let mut first = EventSource::open(&server, "?channels=price", "");
     publish(&server, "price", "1");
+    first.expect("price", "1");
     publish(&server, "price", "2");
     let mut stream = EventSource::open(&server, "?channels=price", "");
     stream.expect("price", "2");
