@@ -28,6 +28,8 @@ impl CloseReason {
     pub const MESSAGE_TOO_BIG: Self = Self::known(1009, "message too big");
     /// 3001: the server drains; come back.
     pub const SHUTDOWN: Self = Self::known(3001, "shutdown");
+    /// 3004: the application that is asked gives no answer; come back.
+    pub const SERVER_ERROR: Self = Self::known(3004, "server error");
     /// 3005: the token expired; come back with a new one.
     pub const EXPIRED: Self = Self::known(3005, "expired");
     /// 3006: the token of a subscription that the server made expired; come back with a new one.

@@ -35,8 +35,20 @@ impl ConnectionGrant {
         Ok(grant.with_personal_channel(auth))
     }
 
-    /// What an application adds: a user to one without, and the rest in any case.
-    pub(crate) fn extended(mut self, consent: Consent, auth: &Auth) -> Self {
+    /// What an application makes of it: whom no token names, it may name.
+    pub(crate) fn agreed(
+        granted: Result<Self, TokenError>,
+        consent: Consent,
+        auth: &Auth,
+    ) -> Result<Self, TokenError> {
+        let grant = match granted {
+            Err(_) if consent.user.is_some() => Self::default(),
+            granted => granted?,
+        };
+        Ok(grant.extended(consent, auth))
+    }
+
+    fn extended(mut self, consent: Consent, auth: &Auth) -> Self {
         let Consent { user, info, channels, subs, .. } = consent;
         self.user = self.user.or(user);
         self.info = info.or(self.info);

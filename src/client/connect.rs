@@ -64,12 +64,8 @@ impl Call<'_> {
         let act = Act::Connect { data: *data, name, version };
         let mut consent = self.consent(user.as_ref(), act)?.unwrap_or_default();
         let welcome = Welcome { data: consent.data.take(), expires: consent.expires };
-        let grant = match granted {
-            // Whom no token names, the application may.
-            Err(_) if consent.user.is_some() => ConnectionGrant::default(),
-            granted => granted.map_err(|error| self.refuse(error))?,
-        };
-        Ok((grant.extended(consent, auth), welcome))
+        let grant = ConnectionGrant::agreed(granted, consent, auth);
+        Ok((grant.map_err(|error| self.refuse(error))?, welcome))
     }
 
     /// Counts a bad token, and says what becomes of who gave it.

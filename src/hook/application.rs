@@ -135,6 +135,15 @@ impl Application {
     }
 }
 
+impl Inner {
+    /// A yes, also where there is no application or it has no say.
+    pub(crate) async fn consent(&self, question: &Question<'_>) -> Result<Consent, Refusal> {
+        let Some(application) = &self.application else { return Ok(Consent::default()) };
+        let Some(decision) = application.ask(question) else { return Ok(Consent::default()) };
+        Ok(application.answer(decision).await?.unwrap_or_default())
+    }
+}
+
 impl fmt::Debug for Application {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Application").field("notices", &self.notices).finish_non_exhaustive()

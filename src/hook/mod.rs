@@ -219,7 +219,9 @@ pub enum Failure {
     #[error("the application does not answer within hook.timeout")]
     Timeout,
     /// The connection cannot be made, or broke.
-    #[error("the application cannot be reached; check hook.url")]
+    #[error(
+        "the application cannot be reached; check hook.url, and its certificate if it is one of https"
+    )]
     Unreachable,
 }
 

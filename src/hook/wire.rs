@@ -133,3 +133,75 @@ impl<'a> Told<'a> {
         Self { number: notice.number, at, notice: notice.change.label(), channel, user }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const DOCUMENTED: &str = include_str!("../../docs/hooks.md");
+
+    fn raw(json: &str) -> &RawValue {
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn what_is_documented_is_what_is_posted() {
+        let (tab, code) = (raw(r#"{"tab":1}"#), raw(r#"{"code":7}"#));
+        let user = UserId::from(42);
+        let said = r#"{"type":"message","user_id":42,"name":"Ada","body":"hi"}"#;
+        for (client, act) in [
+            ("5f0c…", Act::Connect { data: Some(tab), name: "js", version: "5.5.2" }),
+            ("5f0c…", Act::Subscribe { channel: "news:a", data: Some(code) }),
+            ("5f0c…", Act::Publish { channel: "news:a", data: raw(r#"{"text":"hi"}"#) }),
+            ("5f0c…", Act::Message { data: raw(r#"{"typing":true}"#) }),
+            ("5f0c…", Act::Rpc { method: "add", data: Some(raw("[1,2]")) }),
+            ("", Act::Publish { channel: "chat", data: raw(said) }),
+        ] {
+            let posted = question(&Question { client, user: Some(&user), act });
+            assert!(DOCUMENTED.contains(&posted), "{posted}");
+        }
+        let at = UNIX_EPOCH + Duration::from_millis(1_795_642_835_120);
+        let joined = Notice { number: 1, at, change: Change::UserJoined(user) };
+        let at = at + Duration::from_millis(1);
+        let occupied = Notice { number: 2, at, change: Change::ChannelOccupied("news:a".into()) };
+        let posted = notices("a3c1d5e7f9021b4d", &[joined, occupied]);
+        assert!(DOCUMENTED.contains(&posted), "{posted}");
+    }
+
+    #[test]
+    fn documented_answers_are_understood() {
+        let (_, answers) = DOCUMENTED.split_once("with one of these").unwrap();
+        let mut lines = answers.lines().filter(|line| line.starts_with('{'));
+        let mut next = || answer(lines.next().unwrap().as_bytes());
+        assert!(next().is_ok());
+        assert!(matches!(next(), Err(Refusal::Error { code: 1000, temporary: false, .. })));
+        assert!(matches!(next(), Err(Refusal::Close(reason)) if reason.code() == 4500));
+    }
+
+    #[test]
+    fn a_user_is_text_or_an_integer_and_what_is_empty_is_none() {
+        let consent = |json: &str| answer(format!(r#"{{"result":{json}}}"#).as_bytes()).ok();
+        let user = |json: &str| consent(json).unwrap().user;
+        assert_eq!(user(r#"{"user":"42"}"#), user(r#"{"user":42}"#));
+        assert_eq!(user(r#"{"user":"ada"}"#), Some(UserId::parse("ada").unwrap()));
+        for nobody in [r#"{"user":""}"#, r#"{"user":null}"#, "{}", "null"] {
+            assert_eq!(user(nobody), None, "{nobody}");
+        }
+        assert!(consent(r#"{"user":1.5}"#).is_none() && consent(r#"{"user":true}"#).is_none());
+        let expires = |json: &str| consent(json).unwrap().expires;
+        assert_eq!(expires(r#"{"expire_at":0}"#), None);
+        assert_eq!(expires(r#"{"expire_at":7}"#), Some(UNIX_EPOCH + Duration::from_secs(7)));
+    }
+
+    #[test]
+    fn anything_else_is_no_answer() {
+        for body in
+            ["", "yes", "[]", "null", r#"{"result":1}"#, r#"{"error":{"code":0,"message":""}}"#]
+        {
+            let answer = answer(body.as_bytes());
+            assert!(matches!(answer, Err(Refusal::Failed(Failure::Answer))), "{body}");
+        }
+    }
+}

@@ -3,6 +3,7 @@
 mod accept;
 mod adopt;
 mod api;
+mod consent;
 mod cors;
 mod http;
 mod listeners;

@@ -56,16 +56,20 @@ impl Fault {
         Self::new(StatusCode::UNAUTHORIZED, code, message).with_header(WWW_AUTHENTICATE, "Bearer")
     }
 
-    /// 403: the application says no; 503: it does not answer.
+    /// 403: the application says no; 503: not now, or it does not answer.
     pub(super) fn hook(refusal: Refusal) -> Self {
+        let later = |code, message| {
+            Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message).with_header(RETRY_AFTER, "1")
+        };
         match refusal {
             Refusal::Close(reason) => {
                 Self::new(StatusCode::FORBIDDEN, reason.code().into(), reason.reason())
             }
+            Refusal::Error { temporary: true, code, message } => later(code, message),
             Refusal::Error { code, message, .. } => Self::new(StatusCode::FORBIDDEN, code, message),
-            Refusal::Failed(failure) => {
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, 100, failure.to_string())
-                    .with_header(RETRY_AFTER, "1")
+            Refusal::Failed(_) => {
+                let centrifuge::Error { code, message, .. } = centrifuge::Error::INTERNAL;
+                later(code, message.to_owned())
             }
         }
     }

@@ -39,7 +39,7 @@ pub(super) async fn route(
     } else {
         pace.received();
         match path {
-            "/ws/chat" => upgrade::chat(shard, &request).map(|(response, becomes)| {
+            "/ws/chat" => upgrade::chat(shard, &request).await.map(|(response, becomes)| {
                 upgrade.replace(Some(becomes));
                 response
             }),

@@ -13,6 +13,7 @@ use hyper::header::{
 use hyper::{Method, Request, Response, StatusCode, Version};
 use sha1::{Digest, Sha1};
 
+use super::consent;
 use super::respond::{Body, Fault};
 use crate::auth::TokenError;
 use crate::close::CloseReason;
@@ -123,7 +124,7 @@ impl From<HandshakeError> for Fault {
 }
 
 /// `GET /ws/chat`: the answer, and what the socket becomes.
-pub(super) fn chat<B>(
+pub(super) async fn chat<B>(
     shard: &Shard,
     request: &Request<B>,
 ) -> Result<(Response<Body>, Upgrade), Fault> {
@@ -138,7 +139,7 @@ pub(super) fn chat<B>(
     }
     let verified = token.ok_or(TokenError::Missing);
     match verified.and_then(|token| shard.hub.verifier.verify(&token, SystemTime::now())) {
-        Ok(identity) => Ok((response, Upgrade::Chat(identity))),
+        Ok(identity) => Ok((response, consent::chat(&shard.hub, identity).await)),
         Err(error) => {
             stats.fail_handshake(error.label());
             tracing::debug!(%error, "token refused");

@@ -7,6 +7,9 @@ use std::time::SystemTime;
 use hyper::Request;
 use hyper::header::{COOKIE, HeaderMap};
 
+use super::super::cors::Source;
+use super::super::respond::Fault;
+use super::super::upgrade::{bearer, parameter};
 use crate::auth::TokenError;
 use crate::auth::grant::{ConnectionGrant, SubscriptionOptions};
 use crate::channel::history::Position;
@@ -14,9 +17,6 @@ use crate::hook::{Act, Consent, Question};
 use crate::hub::Inner;
 use crate::protocol::centrifuge::Error;
 use crate::protocol::sse::{OWN_EVENTS, positions};
-use crate::server::cors::Source;
-use crate::server::respond::Fault;
-use crate::server::upgrade::{bearer, parameter};
 use crate::stream::Wanted;
 use crate::subscription::{Terms, Who};
 use crate::user::UserId;
@@ -79,13 +79,10 @@ async fn grant(
     let user = granted.as_ref().ok().and_then(|grant| grant.user.as_ref());
     let act = Act::Connect { data: None, name: "sse", version: "" };
     let consent = consent(hub, client, user, act).await?;
-    let grant = match granted {
-        // Whom no token names, the application may.
-        Err(_) if consent.user.is_some() => ConnectionGrant::default(),
-        granted => granted.map_err(bad_token)?,
-    };
-    let expires = grant.expires.into_iter().chain(consent.expires).min();
-    Ok((grant.extended(consent, auth), expires))
+    let ends = consent.expires;
+    let grant = ConnectionGrant::agreed(granted, consent, auth).map_err(bad_token)?;
+    let expires = grant.expires.into_iter().chain(ends).min();
+    Ok((grant, expires))
 }
 
 /// A channel that may be brought: its token names it, or namespace and application let it in.
@@ -123,11 +120,7 @@ async fn consent(
     user: Option<&UserId>,
     act: Act<'_>,
 ) -> Result<Consent, Fault> {
-    let Some(application) = &hub.application else { return Ok(Consent::default()) };
-    let asked = application.ask(&Question { client, user, act });
-    let Some(decision) = asked else { return Ok(Consent::default()) };
-    let answer = application.answer(decision).await;
-    answer.map(Option::unwrap_or_default).map_err(|refusal| {
+    hub.consent(&Question { client, user, act }).await.map_err(|refusal| {
         hub.stats.fail_handshake("hook");
         Fault::hook(refusal)
     })
