@@ -24,12 +24,15 @@ mod drain;
 mod embedder;
 // What operators and probes ask.
 mod endpoints;
+mod event_source;
 // RFC 6455 on the wire: what a peer may not send, and the code it sees for it.
 mod frames;
 // The HTTP side of becoming a WebSocket: faults, tokens' places, early frames, slow requests.
 mod handshake;
 // How a dead peer is found, and what counts as life.
 mod heartbeat;
+// An application that decides what peers may do, and is told who comes and goes.
+mod hooks;
 // What an embedder publishes through, and what it counts.
 mod hub;
 // Messages of mebibytes, in one frame and in tens of thousands.
@@ -41,8 +44,14 @@ mod peer;
 mod presence;
 // Peers that take their messages too slowly, and those beside them.
 mod slow;
-// Channels as Server-Sent Events.
+// Channels as Server-Sent Events: what comes, and how a stream ends.
 mod sse;
+// Who gets such a stream, and how a refusal is told.
+mod sse_access;
+// What a stream's peer gets when it comes back.
+mod sse_recovery;
+// Streams that are read too slowly.
+mod sse_slow;
 mod support;
 // Whose a connection is: what a token must be, and how a bad one is told.
 mod tokens;

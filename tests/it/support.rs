@@ -5,6 +5,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use fanfare::config::Secret;
+use fanfare::hook::Hooks;
 use fanfare::server::Listeners;
 use fanfare::{Config, Hub, Identity, UserId, auth, server};
 use tokio::sync::oneshot;
@@ -30,6 +31,13 @@ impl TestServer {
 
     /// The same, with settings of the test's own.
     pub fn with(set: impl FnOnce(&mut Config)) -> Self {
+        let mut config = Self::config();
+        set(&mut config);
+        let hub = Hub::start(config.clone()).unwrap();
+        Self::serving(hub, config)
+    }
+
+    fn config() -> Config {
         let mut config = Config::default();
         config.auth.hmac_secret = Some(Secret::new(SECRET));
         config.api.key = Some(Secret::new(API_KEY));
@@ -38,8 +46,17 @@ impl TestServer {
         config.chat.announce = fanfare::config::Announce::Off;
         config.drain.spread = Duration::from_millis(20);
         config.drain.timeout = Duration::from_secs(5);
-        set(&mut config);
-        let hub = Hub::start(config.clone()).unwrap();
+        config
+    }
+
+    /// A server whose hub asks hooks in the process.
+    pub fn hooked(hooks: impl Hooks) -> Self {
+        let config = Self::config();
+        let hub = Hub::start_with(config.clone(), hooks).unwrap();
+        Self::serving(hub, config)
+    }
+
+    fn serving(hub: Hub, config: Config) -> Self {
         let listeners = Listeners::bind(&config.server).unwrap();
         let address = listeners.public.local_addr().unwrap();
         let internal = listeners.internal.as_ref().map(|it| it.local_addr().unwrap());
