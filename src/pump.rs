@@ -31,7 +31,7 @@ pub(crate) async fn run(shard: Rc<Shard>, mut ring: Receiver) {
     let mut batch = Batch::default();
     while let Some(entry) = ring.recv().await {
         batch.take(entry);
-        while !batch.is_full() {
+        while batch.bytes < BURST_BYTES && batch.entries.len() < BURST_ENTRIES {
             let Some(entry) = ring.try_recv() else { break };
             batch.take(entry);
         }
@@ -45,8 +45,6 @@ pub(crate) async fn run(shard: Rc<Shard>, mut ring: Receiver) {
 pub(crate) struct Batch {
     pub(crate) entries: Vec<Arc<Entry>>,
     bytes: usize,
-    /// What comes after an order must find it carried out.
-    ends_in_order: bool,
 }
 
 impl Batch {
@@ -56,18 +54,12 @@ impl Batch {
             Load::Post(post) => post.len() + FRAME_HEADER_MAX,
             Load::Close(..) | Load::Order(..) | Load::Probe(_) | Load::Unicast(..) => 0,
         };
-        self.ends_in_order = matches!(entry.load, Load::Order(..));
         self.entries.push(entry);
-    }
-
-    fn is_full(&self) -> bool {
-        let is_long = self.bytes >= BURST_BYTES || self.entries.len() >= BURST_ENTRIES;
-        is_long || self.ends_in_order
     }
 
     pub(crate) fn clear(&mut self) {
         self.entries.clear();
-        (self.bytes, self.ends_in_order) = (0, false);
+        self.bytes = 0;
     }
 }
 
@@ -85,7 +77,7 @@ pub(crate) struct Outcome {
     /// Posts after one that never came.
     pub(crate) gapped: u64,
     /// What is to be done after all that, and by whom.
-    pub(crate) order: Option<(Arc<Order>, Targets)>,
+    pub(crate) orders: Vec<(Arc<Order>, Targets)>,
 }
 
 /// One turn's work on the connections, apart from shard and sockets so that it can be tested.
@@ -170,7 +162,7 @@ impl Turn<'_> {
             match &entry.load {
                 Load::Broadcast(..) | Load::Post(_) => {}
                 Load::Order(targets, order) => {
-                    outcome.order = Some((order.clone(), targets.clone()));
+                    outcome.orders.push((order.clone(), targets.clone()));
                 }
                 Load::Probe(probe) => probe.arrive(),
                 Load::Unicast(targets, message) => {

@@ -37,7 +37,7 @@ pub(crate) enum Load {
     Broadcast(Message, Audience, Option<Post>),
     /// A close for some connections.
     Close(Targets, CloseReason),
-    /// Something for some connections to do; ends the batch that it is in.
+    /// Something for some connections to do, once what came before it is in their outboxes.
     Order(Targets, Arc<Order>),
     /// Nothing: shows that every shard's pump still turns.
     Probe(Arc<Probe>),

@@ -254,7 +254,7 @@ impl Shard {
         for (connection, channel) in outcome.gaps {
             self.interrupt(&connection, channel);
         }
-        if let Some((order, targets)) = outcome.order {
+        for (order, targets) in outcome.orders {
             self.carry_out(&order, &targets);
         }
         self.relieve();

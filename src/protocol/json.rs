@@ -137,6 +137,18 @@ mod tests {
     }
 
     #[test]
+    fn a_value_of_several_lines_is_read_as_one() {
+        #[derive(Deserialize)]
+        struct Info {
+            #[serde(default, deserialize_with = "read_one_line")]
+            info: Option<Box<RawValue>>,
+        }
+        let info = |text| object::<Info>(text).unwrap().info.map(|info| info.get().to_owned());
+        assert_eq!(info("{\"info\":{\r\n\"a\": \"\\n\"}}"), Some(r#"{"a": "\n"}"#.to_owned()));
+        assert_eq!((info("{}"), info(r#"{"info":null}"#)), (None, None));
+    }
+
+    #[test]
     fn arrays_are_no_objects() {
         #[derive(Deserialize)]
         struct Pair {

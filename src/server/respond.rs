@@ -216,3 +216,18 @@ pub(super) fn text(
 }
 
 const JSON_TYPE: &str = "application/json";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_faults_of_transport_keep_their_status_in_band() {
+        let in_band = |fault: Fault| fault.in_band().into_response();
+        let full = in_band(PublishError::Overloaded.into());
+        assert_eq!((full.status(), full.headers().get(RETRY_AFTER)), (StatusCode::OK, None));
+        let draining = in_band(PublishError::Closed.into());
+        assert_eq!(draining.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert!(draining.headers().contains_key(RETRY_AFTER));
+    }
+}

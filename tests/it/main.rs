@@ -11,6 +11,14 @@
 mod adopt;
 // The HTTP API: every method, every fault, order, pipelining and keep-alive.
 mod api;
+// Several commands in one request.
+mod api_batch;
+// What a backend asks of channels.
+mod api_channels;
+// What a backend publishes, and where it goes.
+mod api_publish;
+// What a backend has a user's connections do.
+mod api_users;
 // The Centrifuge protocol: commands, errors, closes, tokens, recovery, presence.
 mod centrifuge;
 // What people say to each other, to the byte, and what is answered to nonsense.
