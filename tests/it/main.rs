@@ -32,7 +32,6 @@ mod drain;
 mod embedder;
 // What operators and probes ask.
 mod endpoints;
-mod event_source;
 // RFC 6455 on the wire: what a peer may not send, and the code it sees for it.
 mod frames;
 // The HTTP side of becoming a WebSocket: faults, tokens' places, early frames, slow requests.
@@ -52,14 +51,8 @@ mod peer;
 mod presence;
 // Peers that take their messages too slowly, and those beside them.
 mod slow;
-// Channels as Server-Sent Events: what comes, and how a stream ends.
+// Channels as Server-Sent Events.
 mod sse;
-// Who gets such a stream, and how a refusal is told.
-mod sse_access;
-// What a stream's peer gets when it comes back.
-mod sse_recovery;
-// Streams that are read too slowly.
-mod sse_slow;
 mod support;
 // Whose a connection is: what a token must be, and how a bad one is told.
 mod tokens;

@@ -1,10 +1,20 @@
+//! Channels as Server-Sent Events: what comes, and how a stream ends.
+
+// Who gets a stream, and how a refusal is told.
+mod access;
+mod event_source;
+// What a peer gets when it comes back.
+mod recovery;
+// Streams that are read too slowly.
+mod slow;
+
 use std::time::Duration;
 
 use fanfare::config::{Anonymous, Recovery, Subscribe, Switch};
 use fanfare::{Config, Identity, UserId};
 
-use crate::event_source::*;
 use crate::support::*;
+use event_source::*;
 
 #[test]
 fn a_stream_begins_with_a_head_that_no_proxy_collects() {

@@ -4,8 +4,8 @@ use std::time::Duration;
 use fanfare::Config;
 use fanfare::config::Recovery;
 
-use crate::event_source::*;
-use crate::sse::{open_to_all, publish};
+use super::event_source::*;
+use super::{open_to_all, publish};
 use crate::support::*;
 
 #[test]
