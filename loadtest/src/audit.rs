@@ -19,19 +19,19 @@ use crate::scanner::Frame;
 use crate::schedule::Schedule;
 use crate::subscribers::Subscribers;
 use crate::tally::{TOO_MANY, error_code};
-use crate::target::{Opening, Target};
+use crate::target::{Target, Wire};
 use crate::trail::{Published, Refused, Trail};
 
 /// Runs the command and prints its report; fails if anything is wrong.
 pub(crate) async fn run(options: &Audit) -> Result<(), Failure> {
-    let target = Target::fanfare(&options.server.url, &options.server.secret)?;
+    let target = Target::fanfare(&options.server.url, &options.server.secret, Wire::Chat)?;
     let clock = Clock::start();
     let mut ledger = Ledger {
         subscribers: Subscribers::new(&Scratch::new(clock), 1),
         trails: Vec::new(),
         publishers: options.publishers,
     };
-    let mut opening = Opening::new(&target, 1..options.connections + 1);
+    let mut opening = target.connect_all(1..options.connections + 1);
     while let Some(link) = opening.next().await {
         let observe = ledger.observer(Rc::default());
         ledger.subscribers.add(link?, observe);

@@ -3,8 +3,10 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use clap::builder::RangedI64ValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::channels::CHANNELS_MAX;
 use crate::mark::Mark;
 use crate::schedule::Rate;
 
@@ -33,6 +35,9 @@ pub(crate) enum Command {
         /// Address and port to listen on; port 0 takes a free one, which is printed.
         #[arg(long, default_value = "127.0.0.1:0")]
         bind: SocketAddr,
+        /// Send each frame to one connection, in turn, rather than to all.
+        #[arg(long)]
+        unicast: bool,
     },
 }
 
@@ -79,15 +84,24 @@ pub(crate) struct Fanout {
     /// How long after the connects, and after one burst to all, memory is read.
     #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
     pub(crate) settle: Duration,
-    /// Who publishes.
+    /// What the subscribers speak.
     #[arg(long, default_value = "chat")]
+    pub(crate) protocol: Protocol,
+    /// Channels that publishes go to in turn; the server's channel.subscribe must be anyone.
+    #[arg(long, default_value_t = 1, value_parser = channels())]
+    pub(crate) channels: u32,
+    /// Channels that each subscriber subscribes to.
+    #[arg(long, default_value_t = 1, value_parser = channels())]
+    pub(crate) subscriptions_per_connection: u32,
+    /// Who publishes.
+    #[arg(long, default_value = "peer")]
     pub(crate) publish: Publish,
     /// The server's api.key, to publish over HTTP.
     #[arg(long, env = "FANFARE_API_KEY", hide_env_values = true)]
     pub(crate) api_key: Option<String>,
-    /// Measure the floor server in turn, on the same CPUs, with frames of the same length.
-    #[arg(long, requires = "pid")]
-    pub(crate) compare_floor: bool,
+    /// Measure something else in turn, on the same CPUs, with frames of the same length.
+    #[arg(long, requires = "pid", value_name = "YARDSTICK")]
+    pub(crate) compare: Option<Yardstick>,
     /// How often each of the two is measured.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) rounds: u32,
@@ -175,11 +189,44 @@ pub(crate) struct Flood {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Publish {
-    /// A chat connection.
+pub(crate) enum Protocol {
+    /// Chat, which all get all of.
     Chat,
+    /// The Centrifuge protocol.
+    Centrifuge,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Publish {
+    /// A connection like the subscribers', to channels as a subscriber of all of them; then
+    /// the server's channel.publish must be subscribers.
+    Peer,
     /// A backend, over one pipelined HTTP connection.
     Http,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Yardstick {
+    /// The floor server, sending to all.
+    Floor,
+    /// The floor server, sending each frame to one.
+    Unicast,
+    /// The chat of the same server.
+    Chat,
+}
+
+impl Yardstick {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Floor => "floor",
+            Self::Unicast => "unicast",
+            Self::Chat => "chat",
+        }
+    }
+}
+
+fn channels() -> RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1..=CHANNELS_MAX)
 }
 
 fn rate(text: &str) -> Result<Rate, String> {
@@ -204,7 +251,7 @@ const SIZE_MAX: usize = 1 << 24;
 
 const EXAMPLES: &str = "Examples:
   fanfare-loadtest fanout --connections 1000 --rate 6000 --pid $(pidof fanfare)
-  fanfare-loadtest fanout --rate 20 --compare-floor --rounds 5 --pid $(pidof fanfare) --json
+  fanfare-loadtest fanout --rate 20 --compare floor --rounds 5 --pid $(pidof fanfare) --json
   fanfare-loadtest storm --connections 10000
   fanfare-loadtest stalled --connections 1000 --stalled 100 --pid $(pidof fanfare)
   fanfare-loadtest audit --publishers 4 --rate 1000
@@ -235,7 +282,7 @@ mod tests {
     #[test]
     fn comparing_needs_a_process() {
         let parse = |more: &[&str]| {
-            let base = ["fanfare-loadtest", "fanout", "--secret", "x", "--compare-floor"];
+            let base = ["fanfare-loadtest", "fanout", "--secret", "x", "--compare", "floor"];
             Arguments::try_parse_from(base.iter().chain(more))
         };
         assert!(parse(&[]).is_err());

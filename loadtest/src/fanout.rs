@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use crate::cli::{Fanout, Publish};
+use crate::channels::Channels;
+use crate::cli::{Fanout, Protocol, Publish};
 use crate::clock::{Clock, Timer};
 use crate::failure::Failure;
-use crate::feed::{Feed, Source};
+use crate::feed::{Feed, Reach, Source};
 use crate::meter::Meter;
 use crate::outcome::{Count, Outcome};
 use crate::progress;
@@ -16,14 +17,26 @@ use crate::reader::Scratch;
 use crate::report;
 use crate::schedule::{Rate, Schedule};
 use crate::subscribers::Subscribers;
-use crate::target::Target;
+use crate::target::{Target, Wire};
 
 /// Runs the command and prints its report.
 pub(crate) async fn run(options: &Fanout) -> Result<(), Failure> {
-    let target = Target::fanfare(&options.server.url, &options.server.secret)?;
+    let target = Target::fanfare(&options.server.url, &options.server.secret, wire(options)?)?;
     let meter = Meter::new(options.server.pid)?;
     let outcome = measure(&target, &Load::new(options)?, meter, "fanout").await?;
     report::print(options.server.json, &outcome, || outcome.rows())
+}
+
+/// What the connections speak, and the channels that they subscribe to.
+pub(crate) fn wire(options: &Fanout) -> Result<Wire, Failure> {
+    let channels = Channels::new(options.channels, options.subscriptions_per_connection)?;
+    match options.protocol {
+        Protocol::Chat if options.channels > 1 => {
+            Err(Failure::Setup("chat has no channels; use --protocol centrifuge".to_owned()))
+        }
+        Protocol::Chat => Ok(Wire::Chat),
+        Protocol::Centrifuge => Ok(Wire::Centrifuge(channels)),
+    }
 }
 
 /// What is put on a server.
@@ -36,19 +49,26 @@ pub(crate) struct Load {
     duration: Duration,
     settle: Duration,
     source: Source,
+    /// How many get a publish.
+    audience: u64,
 }
 
 impl Load {
     pub(crate) fn new(options: &Fanout) -> Result<Self, Failure> {
-        let source = match (options.publish, &options.api_key) {
-            (Publish::Chat, _) => Source::Chat(options.size),
-            (Publish::Http, Some(key)) => Source::Broadcast(options.size, key.clone()),
-            (Publish::Http, None) => {
-                return Err(Failure::Setup("--publish http needs --api-key".to_owned()));
-            }
+        let (size, wire) = (options.size, wire(options)?);
+        let key = || {
+            let key = options.api_key.clone();
+            key.ok_or_else(|| Failure::Setup("--publish http needs --api-key".to_owned()))
+        };
+        let source = match (options.publish, wire) {
+            (Publish::Peer, Wire::Centrifuge(channels)) => Source::Client(size, channels),
+            (Publish::Peer, Wire::Bare | Wire::Chat) => Source::Chat(size),
+            (Publish::Http, Wire::Centrifuge(channels)) => Source::Publish(size, key()?, channels),
+            (Publish::Http, Wire::Bare | Wire::Chat) => Source::Broadcast(size, key()?),
         };
         Ok(Self {
             connections: options.connections,
+            audience: source.audience(options.connections)?,
             rate: options.rate,
             burst: options.burst,
             warmup: options.warmup,
@@ -59,14 +79,29 @@ impl Load {
     }
 
     /// The same for a floor server, whose frames shall hold payloads of `payload` bytes.
-    pub(crate) fn for_floor(&self, payload: u64) -> Self {
-        Self { source: Source::Bare(payload as usize), ..self.clone() }
+    pub(crate) fn for_floor(&self, payload: u64, reach: Reach) -> Self {
+        Self { source: Source::Bare(payload as usize, reach), ..self.clone() }
+    }
+
+    /// The same for the chat, fed by a backend, whose frames shall hold payloads of `payload` bytes.
+    pub(crate) fn for_chat(&self, payload: u64) -> Result<Self, Failure> {
+        match &self.source {
+            Source::Publish(_, key, _) if self.audience == u64::from(self.connections) => {
+                let size = payload as usize - NOTIFICATION.len();
+                Ok(Self { source: Source::Broadcast(size, key.clone()), ..self.clone() })
+            }
+            _ => Err(Failure::Setup(
+                "chat compares with one channel, both fed alike; \
+                 use --protocol centrifuge --publish http"
+                    .to_owned(),
+            )),
+        }
     }
 
     /// Of how many deliveries to a connection one is timed, so that timing stays cheap.
     fn stride(&self) -> u32 {
         match self.rate {
-            Rate::PerSecond(rate) => (rate * f64::from(self.connections) / TIMED).ceil() as u32,
+            Rate::PerSecond(rate) => (rate * self.audience as f64 / TIMED).ceil() as u32,
             Rate::FlatOut => 16,
         }
     }
@@ -143,6 +178,9 @@ async fn publish(
     outcome.count_window(&before, &after);
     feed.drain().await
 }
+
+/// What is around the body that a backend sends to the chat.
+const NOTIFICATION: &str = r#"{"type":"notification","body":""}"#;
 
 /// Publishes of the one burst after which memory is read.
 const BURST: u32 = 64;

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::backend::Backend;
+use crate::channels::Channels;
 use crate::clock::Clock;
 use crate::failure::Failure;
 use crate::publisher::{Encoder, Publisher, Sent};
@@ -18,12 +19,37 @@ use crate::target::Target;
 pub(crate) enum Source {
     /// A chat connection, to all.
     Chat(usize),
+    /// A connection that is subscribed to all channels, to each in turn.
+    Client(usize, Channels),
     /// A backend with a key, to all.
     Broadcast(usize, String),
     /// A backend with a key, to the connections of one user.
     Unicast(usize, String, u32),
+    /// A backend with a key, to each channel in turn.
+    Publish(usize, String, Channels),
     /// A connection to the floor server; the body is all of the payload.
-    Bare(usize),
+    Bare(usize, Reach),
+}
+
+/// Whom a floor server sends a frame to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reach {
+    All,
+    /// One connection, in turn.
+    One,
+}
+
+impl Source {
+    /// How many get a publish if so many subscribe, whoever publishes not counted.
+    pub(crate) fn audience(&self, subscribers: u32) -> Result<u64, Failure> {
+        match self {
+            Self::Bare(_, Reach::One) => Ok(1),
+            Self::Publish(_, _, channels) => channels.audience(subscribers),
+            Self::Client(_, channels) => Ok(channels.audience(subscribers)? + 1),
+            Self::Chat(_) | Self::Bare(_, Reach::All) => Ok(u64::from(subscribers) + 1),
+            Self::Broadcast(..) | Self::Unicast(..) => Ok(subscribers.into()),
+        }
+    }
 }
 
 /// Everything that takes part, each connection known to be subscribed.
@@ -32,6 +58,8 @@ pub(crate) struct Feed {
     pub(crate) subscribers: Subscribers,
     publisher: Publisher,
     backend: Option<Backend>,
+    /// How many get each publish.
+    audience: u64,
     clock: Clock,
 }
 
@@ -44,21 +72,22 @@ impl Feed {
         user: u32,
         clock: Clock,
     ) -> Result<Self, Failure> {
+        let audience = source.audience(subscribers.len() as u32)?;
         let backend = match source {
-            Source::Chat(_) | Source::Bare(_) => None,
-            Source::Broadcast(_, key) | Source::Unicast(_, key, _) => {
+            Source::Chat(_) | Source::Client(..) | Source::Bare(..) => None,
+            Source::Broadcast(_, key) | Source::Unicast(_, key, _) | Source::Publish(_, key, _) => {
                 Some(Backend::connect(target, key).await?)
             }
         };
         let writer = match &backend {
             Some(backend) => backend.writer.clone(),
-            None => subscribers.add(target.connect(user).await?, |_| ()),
+            None => subscribers.add(target.connect_publisher(user).await?, |_| ()),
         };
         if !target.is_floor() {
             subscribers.call_roll().await?;
         }
         let publisher = Publisher::new(writer, Encoder::new(0, source, target.address()), clock)?;
-        Ok(Self { subscribers, publisher, backend, clock })
+        Ok(Self { subscribers, publisher, backend, audience, clock })
     }
 
     /// Publishes what the schedule says.
@@ -127,7 +156,7 @@ impl Feed {
 
     /// Deliveries that the publishes so far should lead to.
     pub(crate) fn expected(&self) -> u64 {
-        (self.sent().count.get() - self.refused()) * self.subscribers.len() as u64
+        (self.sent().count.get() - self.refused()) * self.audience
     }
 
     /// How many deliveries are missing; below 0, how many are too many.

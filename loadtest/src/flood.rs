@@ -20,12 +20,12 @@ use crate::report;
 use crate::scanner::Frame;
 use crate::schedule::{Rate, Schedule};
 use crate::tally::{Latency, empty_histogram};
-use crate::target::Target;
+use crate::target::{Target, Wire};
 use crate::writer::Writer;
 
 /// Runs the command and prints its report.
 pub(crate) async fn run(options: &Flood) -> Result<(), Failure> {
-    let target = Target::fanfare(&options.server.url, &options.server.secret)?;
+    let target = Target::fanfare(&options.server.url, &options.server.secret, Wire::Chat)?;
     let meter = Meter::new(options.server.pid)?;
     let clock = Clock::start();
     let scratch = Scratch::new(clock);

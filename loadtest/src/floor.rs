@@ -1,8 +1,9 @@
 //! The yardstick: what fan-out costs with no features at all.
 //!
-//! One thread and epoll. A read of at most 64 KiB, all whole frames in it re-framed into one
-//! buffer, and one `send` of that buffer to every connection, the sender's own included. There is
-//! no token, no limit, no heartbeat and no check of what the frames say.
+//! One thread and epoll, and a read of at most 64 KiB. To all: all whole frames in it are re-framed
+//! into one buffer, and that is one `send` to every connection, the sender's own included. Unicast:
+//! each frame is one `send` to one connection, those but the sender's own in turn. There is no token,
+//! no limit, no heartbeat and no check of what the frames say.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -20,10 +21,10 @@ use slab::Slab;
 /// # Errors
 ///
 /// The address cannot be listened on, or epoll fails.
-pub(crate) fn serve(bind: SocketAddr) -> io::Result<()> {
+pub(crate) fn serve(bind: SocketAddr, is_unicast: bool) -> io::Result<()> {
     let listener = TcpListener::bind(bind)?;
     println!("{}", listener.local_addr()?);
-    Floor::new(listener)?.run()
+    Floor::new(listener, is_unicast)?.run()
 }
 
 struct Floor {
@@ -31,6 +32,9 @@ struct Floor {
     listener: TcpListener,
     connections: Slab<Connection>,
     input: Box<[u8]>,
+    is_unicast: bool,
+    /// Whom the last frame went to, if each goes to one.
+    last: usize,
 }
 
 struct Connection {
@@ -43,12 +47,12 @@ struct Connection {
 }
 
 impl Floor {
-    fn new(listener: TcpListener) -> io::Result<Self> {
+    fn new(listener: TcpListener, is_unicast: bool) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         epoll::add(&epoll, &listener, EventData::new_u64(LISTENER), EventFlags::IN)?;
         let input = vec![0; READ_MAX].into_boxed_slice();
-        Ok(Self { epoll, listener, connections: Slab::new(), input })
+        Ok(Self { epoll, listener, connections: Slab::new(), input, is_unicast, last: 0 })
     }
 
     fn run(&mut self) -> io::Result<()> {
@@ -120,19 +124,37 @@ impl Floor {
     fn fan_out(&mut self, from: usize) {
         let mut burst = Vec::with_capacity(READ_MAX);
         let Some(connection) = self.connections.get_mut(from) else { return };
-        let used = reframe(&mut connection.partial, &mut burst);
-        connection.partial.drain(..used);
-        if connection.partial.is_empty() {
-            connection.partial = Vec::new();
+        let mut input = std::mem::take(&mut connection.partial);
+        let mut used = 0;
+        while let Some(size) = reframe(&mut input[used..], &mut burst) {
+            used += size;
+            if self.is_unicast {
+                self.send_to_next(from, &burst);
+                burst.clear();
+            }
+        }
+        if used < input.len()
+            && let Some(connection) = self.connections.get_mut(from)
+        {
+            connection.partial = input.split_off(used);
         }
         if burst.is_empty() {
             return;
         }
         for (key, connection) in &mut self.connections {
-            if connection.is_open && connection.send(&burst) {
-                watch(&self.epoll, key, connection, EventFlags::IN | EventFlags::OUT);
-            }
+            send(&self.epoll, key, connection, &burst);
         }
+    }
+
+    fn send_to_next(&mut self, from: usize, frame: &[u8]) {
+        let keys = self.connections.capacity();
+        let mut turn = (self.last + 1..keys).chain(0..self.last + 1);
+        let is_next = |key: &usize| {
+            *key != from && self.connections.get(*key).is_some_and(|connection| connection.is_open)
+        };
+        let Some(next) = turn.find(is_next) else { return };
+        self.last = next;
+        send(&self.epoll, next, &mut self.connections[next], frame);
     }
 
     fn flush(&mut self, key: usize) {
@@ -184,30 +206,34 @@ impl Connection {
     }
 }
 
+fn send(epoll: &OwnedFd, key: usize, connection: &mut Connection, burst: &[u8]) {
+    if connection.is_open && connection.send(burst) {
+        watch(epoll, key, connection, EventFlags::IN | EventFlags::OUT);
+    }
+}
+
 fn watch(epoll: &OwnedFd, key: usize, connection: &Connection, flags: EventFlags) {
     // Fails only for a socket that is not registered, and all are.
     let _ = epoll::modify(epoll, &connection.stream, EventData::new_u64(key as u64), flags);
 }
 
-/// Appends the whole data frames of a client's stream as a server's; returns how much it used.
-fn reframe(input: &mut [u8], output: &mut Vec<u8>) -> usize {
-    let mut used = 0;
-    while let Some((opcode, header, length)) = parse(&input[used..]) {
-        let Some(frame) = input.get_mut(used..used + header + length) else { break };
-        let (header, payload) = frame.split_at_mut(header);
-        used += header.len() + length;
-        let mask = header.last_chunk().copied();
-        let mut frame = Frame::new(true, opcode, mask, Payload::BorrowedMut(payload));
-        frame.unmask();
-        if matches!(opcode, OpCode::Text | OpCode::Binary) {
-            let mut head = [0; 10];
-            let mut frame = Frame::new(true, opcode, None, frame.payload);
-            let size = frame.fmt_head(&mut head);
-            output.extend_from_slice(&head[..size]);
-            output.extend_from_slice(&frame.payload);
-        }
+/// Appends the frame that a client's stream begins with, if it is data, as a server's; returns its
+/// size once it is whole.
+fn reframe(input: &mut [u8], output: &mut Vec<u8>) -> Option<usize> {
+    let (opcode, header, length) = parse(input)?;
+    let (header, payload) = input.get_mut(..header + length)?.split_at_mut(header);
+    let size = header.len() + length;
+    let mask = header.last_chunk().copied();
+    let mut frame = Frame::new(true, opcode, mask, Payload::BorrowedMut(payload));
+    frame.unmask();
+    if matches!(opcode, OpCode::Text | OpCode::Binary) {
+        let mut head = [0; 10];
+        let mut frame = Frame::new(true, opcode, None, frame.payload);
+        let size = frame.fmt_head(&mut head);
+        output.extend_from_slice(&head[..size]);
+        output.extend_from_slice(&frame.payload);
     }
-    used
+    Some(size)
 }
 
 /// Opcode, bytes of the header, bytes of the payload.

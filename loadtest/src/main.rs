@@ -2,7 +2,10 @@
 
 mod audit;
 mod backend;
+mod centrifuge;
+mod channels;
 mod cli;
+mod client;
 mod clock;
 mod compare;
 mod failure;
@@ -13,6 +16,7 @@ mod floor;
 mod frames;
 mod mark;
 mod meter;
+mod opening;
 mod outcome;
 mod process;
 mod progress;
@@ -55,9 +59,11 @@ fn run(command: Command) -> Result<(), Failure> {
     // One thread generates all the load, so that it is seen when that thread is the limit.
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
     match command {
-        Command::Floor { bind } => Ok(floor::serve(bind)?),
-        Command::Fanout(fanout) if fanout.compare_floor => runtime.block_on(compare::run(&fanout)),
-        Command::Fanout(fanout) => runtime.block_on(fanout::run(&fanout)),
+        Command::Floor { bind, unicast } => Ok(floor::serve(bind, unicast)?),
+        Command::Fanout(fanout) => match fanout.compare {
+            Some(yardstick) => runtime.block_on(compare::run(&fanout, yardstick)),
+            None => runtime.block_on(fanout::run(&fanout)),
+        },
         Command::Storm(storm) => runtime.block_on(storm::run(&storm)),
         Command::Stalled(stalled) => runtime.block_on(stalled::run(&stalled)),
         Command::Audit(audit) => runtime.block_on(audit::run(&audit)),

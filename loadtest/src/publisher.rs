@@ -1,4 +1,4 @@
-//! Who publishes: a chat connection or a backend over HTTP, by schedule.
+//! Who publishes: a connection or a backend over HTTP, by schedule.
 
 use std::cell::Cell;
 use std::io;
@@ -8,6 +8,8 @@ use std::rc::Rc;
 use fastwebsockets::{OpCode, Payload};
 use tokio::task::yield_now;
 
+use crate::centrifuge::PUBLISH;
+use crate::channels::Channels;
 use crate::clock::{Clock, Timer};
 use crate::feed::Source;
 use crate::frames;
@@ -87,56 +89,94 @@ pub(crate) struct Encoder {
     template: Vec<u8>,
     /// Where in the template the mark goes.
     mark: usize,
+    channels: Option<Turns>,
     is_framed: bool,
     copy: Vec<u8>,
 }
 
+/// What differs between publishes to channels, and where in the template that goes.
+#[derive(Debug)]
+struct Turns {
+    channels: Channels,
+    name: usize,
+    /// Of a command.
+    id: Option<usize>,
+}
+
 impl Encoder {
     pub(crate) fn new(publisher: u16, source: &Source, host: SocketAddr) -> Self {
-        match source {
-            Source::Chat(size) => {
-                Self::framed(publisher, r#"{"type":"message","body":""#, *size, r#""}"#)
+        let encoder = match source {
+            Source::Chat(size) => Self::framed(r#"{"type":"message","body":""#, *size, r#""}"#),
+            Source::Bare(size, _) => Self::framed("", *size, ""),
+            Source::Client(size, channels) => {
+                let before = format!(
+                    r#"{{"id":{PUBLISH},"publish":{{"channel":"{FIRST}","data":{{"body":""#
+                );
+                Self::framed(&before, *size, r#""}}}"#).in_turns(*channels)
             }
-            Source::Bare(size) => Self::framed(publisher, "", *size, ""),
-            Source::Broadcast(size, key) => {
-                Self::request(publisher, host, key, "broadcast_all", "", *size)
-            }
+            Source::Broadcast(size, key) => Self::request(
+                host,
+                key,
+                "broadcast_all",
+                r#""data":{"type":"notification","#,
+                *size,
+            ),
             Source::Unicast(size, key, user) => {
-                let user = format!(r#""user":{user},"#);
-                Self::request(publisher, host, key, "send_to_user", &user, *size)
+                let members = format!(r#""user":{user},"data":{{"type":"notification","#);
+                Self::request(host, key, "send_to_user", &members, *size)
             }
+            Source::Publish(size, key, channels) => {
+                let members = format!(r#""channel":"{FIRST}","data":{{"#);
+                Self::request(host, key, "publish", &members, *size).in_turns(*channels)
+            }
+        };
+        Self { publisher, ..encoder }
+    }
+
+    fn framed(before: &str, size: usize, after: &str) -> Self {
+        Self {
+            publisher: 0,
+            sequence: 0,
+            template: template(before, size, after),
+            mark: before.len(),
+            channels: None,
+            is_framed: true,
+            copy: Vec::new(),
         }
     }
 
-    fn framed(publisher: u16, before: &str, size: usize, after: &str) -> Self {
-        let template = template(before, size, after);
-        let mark = before.len();
-        Self { publisher, sequence: 0, template, mark, is_framed: true, copy: Vec::new() }
-    }
-
-    fn request(
-        publisher: u16,
-        host: SocketAddr,
-        key: &str,
-        method: &str,
-        member: &str,
-        size: usize,
-    ) -> Self {
-        let before = format!(r#"{{{member}"data":{{"type":"notification","body":""#);
-        let after = r#""}}"#;
+    /// `members` lead up to the body, within the data.
+    fn request(host: SocketAddr, key: &str, method: &str, members: &str, size: usize) -> Self {
+        let (before, after) = (format!(r#"{{{members}"body":""#), r#""}}"#);
         let head = format!(
             "POST /api/{method} HTTP/1.1\r\nhost: {host}\r\nx-api-key: {key}\r\n\
              content-length: {}\r\n\r\n{before}",
             before.len() + size + after.len()
         );
-        Self { is_framed: false, ..Self::framed(publisher, &head, size, after) }
+        Self { is_framed: false, ..Self::framed(&head, size, after) }
+    }
+
+    fn in_turns(mut self, channels: Channels) -> Self {
+        let find = |text: &str| {
+            self.template.windows(text.len()).position(|bytes| bytes == text.as_bytes())
+        };
+        let id = if self.is_framed { find(&PUBLISH.to_string()) } else { None };
+        self.channels = find(FIRST).map(|name| Turns { channels, name, id });
+        self
     }
 
     /// Appends the next publish.
     fn append(&mut self, due: u64, batch: &mut Vec<u8>) {
         let mark = Mark { publisher: self.publisher, sequence: self.sequence, due };
-        self.sequence += 1;
         mark.write(&mut self.template[self.mark..]);
+        if let Some(Turns { channels, name, id }) = &self.channels {
+            let channel = Channels::name(channels.turn(self.sequence));
+            write_over(&mut self.template, *name, &channel);
+            if let Some(id) = id {
+                write_over(&mut self.template, *id, &(PUBLISH + self.sequence).to_string());
+            }
+        }
+        self.sequence += 1;
         if self.is_framed {
             self.copy.clone_from(&self.template);
             frames::append(batch, true, OpCode::Text, Payload::BorrowedMut(&mut self.copy));
@@ -146,6 +186,10 @@ impl Encoder {
     }
 }
 
+fn write_over(template: &mut [u8], at: usize, text: &str) {
+    template[at..at + text.len()].copy_from_slice(text.as_bytes());
+}
+
 fn template(before: &str, size: usize, after: &str) -> Vec<u8> {
     let mut template = before.as_bytes().to_vec();
     template.resize(before.len() + size, b'.');
@@ -153,8 +197,51 @@ fn template(before: &str, size: usize, after: &str) -> Vec<u8> {
     template
 }
 
+/// The name of the first channel.
+const FIRST: &str = "load00000";
+
 /// Bytes written at once when much is due.
 const BATCH_MAX: usize = 64 * 1024;
 
 /// How long after its end a schedule may be caught up with, in nanoseconds.
 const GRACE: u64 = 500_000_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn publishes_go_to_channels_in_turn() {
+        let host = ([127, 0, 0, 1], 80).into();
+        let channels = Channels::new(2, 1).unwrap();
+        let source = Source::Publish(Mark::BYTES, "key".to_owned(), channels);
+        let mut encoder = Encoder::new(7, &source, host);
+        for (sequence, name) in [(0, FIRST), (1, "load00001"), (2, FIRST)] {
+            let mut request = Vec::new();
+            encoder.append(5, &mut request);
+            let request = String::from_utf8(request).unwrap();
+            let (head, body) = request.split_once("\r\n\r\n").unwrap();
+            assert!(head.contains(&format!("content-length: {}", body.len())), "{head}");
+            let body: serde_json::Value = serde_json::from_str(body).unwrap();
+            assert_eq!(body["channel"], name);
+            let mark = Mark { publisher: 7, sequence, due: 5 };
+            let text = body["data"]["body"].as_str().unwrap();
+            assert_eq!(Mark::read(text.as_bytes(), 0), Some(mark));
+        }
+    }
+
+    #[test]
+    fn commands_are_numbered() {
+        let channels = Channels::new(2, 1).unwrap();
+        let source = Source::Client(Mark::BYTES, channels);
+        let mut encoder = Encoder::new(0, &source, ([127, 0, 0, 1], 80).into());
+        let mut batch = Vec::new();
+        for sequence in 0..3 {
+            encoder.append(0, &mut batch);
+            // What a frame masks is a copy.
+            let command: serde_json::Value = serde_json::from_slice(&encoder.template).unwrap();
+            assert_eq!(command["id"], PUBLISH + sequence);
+            assert_eq!(command["publish"]["channel"], Channels::name(sequence % 2));
+        }
+    }
+}

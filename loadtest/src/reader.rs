@@ -8,14 +8,13 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use fastwebsockets::{OpCode, Payload};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::tcp::OwnedReadHalf;
 
+use crate::centrifuge;
 use crate::clock::Clock;
 use crate::failure::Failure;
-use crate::frames;
-use crate::scanner::{CLOSE, Frame, PING, Scanner};
+use crate::scanner::{CLOSE, Frame, PING, Scanner, TEXT};
 use crate::target::Link;
 use crate::writer::Writer;
 
@@ -46,12 +45,11 @@ pub(crate) enum End {
 impl End {
     /// The failure it is when it comes early, to whom it came.
     pub(crate) fn early(self, whom: &str) -> Failure {
-        if self == Self::Close(Some(INVALID_TOKEN)) {
-            return Failure::Setup(
-                "the server refuses the tokens (close 1008); \
+        if matches!(self, Self::Close(Some(INVALID_CHAT_TOKEN | INVALID_TOKEN))) {
+            return Failure::Setup(format!(
+                "the server refuses the tokens ({self}); \
                  --secret takes the server's auth.hmac_secret"
-                    .to_owned(),
-            );
+            ));
         }
         Failure::Run(format!("{whom} ended early: {self}"))
     }
@@ -82,7 +80,7 @@ impl Reader {
     pub(crate) fn new(link: Link, scratch: &Scratch) -> Self {
         Self {
             read: link.read,
-            writer: Rc::new(Writer::new(link.write)),
+            writer: link.writer,
             early: link.early,
             scanner: Scanner::default(),
             scratch: scratch.clone(),
@@ -138,14 +136,16 @@ fn scan(
             let code = frame.head.first_chunk().map(|code| u16::from_be_bytes(*code));
             close = Some(End::Close(code));
         }
-        PING => writer.send(&frames::masked(OpCode::Pong, Payload::Borrowed(frame.head))),
+        PING => writer.answer(PING, frame.head),
+        TEXT if frame.head == centrifuge::PING => writer.answer(TEXT, frame.head),
         _ => visit(now, frame),
     });
     close.or(scanned.is_err().then_some(End::Nonsense))
 }
 
-/// The code of a Close for a token that is not valid.
-const INVALID_TOKEN: u16 = 1008;
+/// The codes of a Close for a token that is not valid, over chat and over the Centrifuge protocol.
+const INVALID_CHAT_TOKEN: u16 = 1008;
+const INVALID_TOKEN: u16 = 3500;
 
 /// Bytes of one read: more than the bursts of a server, so that each is one read.
 const READ_MAX: usize = 256 * 1024;

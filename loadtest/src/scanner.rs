@@ -64,7 +64,7 @@ pub(crate) struct Masked;
 
 /// The frame that `bytes` begin with and its size on the wire, unless more is needed to see it.
 #[inline]
-fn parse(bytes: &[u8]) -> Result<Option<(Frame<'_>, u64)>, Masked> {
+pub(crate) fn parse(bytes: &[u8]) -> Result<Option<(Frame<'_>, u64)>, Masked> {
     let [first, second, rest @ ..] = bytes else { return Ok(None) };
     if second & MASKED != 0 {
         return Err(Masked);

@@ -17,11 +17,11 @@ use crate::reader::{Reader, Scratch};
 use crate::report;
 use crate::subscribers::Subscribers;
 use crate::tally::Latency;
-use crate::target::{Link, Opening, Target};
+use crate::target::{Link, Target, Wire};
 
 /// Runs the command and prints its report.
 pub(crate) async fn run(options: &Stalled) -> Result<(), Failure> {
-    let target = Target::fanfare(&options.server.url, &options.server.secret)?;
+    let target = Target::fanfare(&options.server.url, &options.server.secret, Wire::Chat)?;
     let meter = Meter::new(options.server.pid)?;
     let scratch = Scratch::new(Clock::start());
     let publishing = options.connections + 1;
@@ -32,11 +32,8 @@ pub(crate) async fn run(options: &Stalled) -> Result<(), Failure> {
     let before = meter.read()?;
     let (without_ms, memory_without) = run_watched(&mut feed, options, meter).await?;
 
-    let mut links = Vec::new();
-    let mut opening = Opening::new(&target, publishing + 1..publishing + 1 + options.stalled);
-    while let Some(link) = opening.next().await {
-        links.push(link?);
-    }
+    let stalled = publishing + 1..publishing + 1 + options.stalled;
+    let links = target.connect_all(stalled).all().await?;
     let (with_ms, memory_with) = run_watched(&mut feed, options, meter).await?;
     let usage = meter.read()?.since(&before);
     let outcome = Outcome {

@@ -17,11 +17,11 @@ use crate::reader::Scratch;
 use crate::report;
 use crate::subscribers::Subscribers;
 use crate::tally::{Latency, millis};
-use crate::target::{Opening, Target};
+use crate::target::{Target, Wire};
 
 /// Runs the command and prints its report.
 pub(crate) async fn run(options: &Storm) -> Result<(), Failure> {
-    let target = Target::fanfare(&options.server.url, &options.server.secret)?;
+    let target = Target::fanfare(&options.server.url, &options.server.secret, Wire::Chat)?;
     let meter = Meter::new(options.server.pid)?;
     let scratch = Scratch::new(Clock::start());
     let mut subscribers = Subscribers::new(&scratch, 1);
@@ -96,7 +96,7 @@ async fn connect(
     let mut crowd = Subscribers::new(scratch, 1);
     let (mut refused, mut refusal) = (0, None);
     let began = Instant::now();
-    let mut opening = Opening::new(target, users);
+    let mut opening = target.connect_all(users);
     while let Some(link) = opening.next().await {
         bar.inc(1);
         match link {

@@ -12,7 +12,7 @@ use crate::frames;
 use crate::reader::{Reader, Scratch};
 use crate::scanner::Frame;
 use crate::tally::Tally;
-use crate::target::{Link, Opening, Target};
+use crate::target::{Link, Target};
 use crate::writer::Writer;
 
 /// Open connections that read what comes; dropping this drops them.
@@ -45,10 +45,10 @@ impl Subscribers {
     pub(crate) async fn open(
         &mut self,
         target: &Target,
-        users: impl Iterator<Item = u32>,
+        users: impl Iterator<Item = u32> + 'static,
         mut each: impl FnMut(),
     ) -> Result<(), Failure> {
-        let mut opening = Opening::new(target, users);
+        let mut opening = target.connect_all(users);
         while let Some(link) = opening.next().await {
             self.add(link?, |_| ());
             each();

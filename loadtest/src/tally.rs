@@ -11,6 +11,7 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 use tokio::sync::Notify;
 
+use crate::centrifuge;
 use crate::mark::{Mark, Place};
 use crate::reader::End;
 use crate::scanner::{Frame, PONG, TEXT};
@@ -160,8 +161,11 @@ pub(crate) fn empty_histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1000, 60_000_000_000, 3).expect("bounds are in order")
 }
 
-/// The code of an `error` message.
+/// The code of a chat `error`, or of one that a publish on a channel is answered with.
 pub(crate) fn error_code(payload: &[u8]) -> Option<u32> {
+    if let Some((code, _)) = centrifuge::publish_error(payload) {
+        return Some(code);
+    }
     let rest = payload.strip_prefix(br#"{"type":"error","code":"#)?;
     let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
     str::from_utf8(&rest[..digits]).ok()?.parse().ok()

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
+use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,36 +13,63 @@ use http_body_util::Empty;
 use hyper::Request;
 use hyper::header::{AUTHORIZATION, CONNECTION, HOST, UPGRADE};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::tcp::OwnedReadHalf;
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use crate::centrifuge::{self, Position, Subscribed};
+use crate::channels::Channels;
+use crate::client::Client;
 use crate::failure::Failure;
+use crate::opening::Opening;
+use crate::writer::Writer;
 
-/// A server to connect to.
+/// A server to connect to, and how.
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
     address: SocketAddr,
     /// What signs tokens; the floor server wants none.
-    auth: Option<Auth>,
+    auth: Auth,
+    wire: Wire,
+    /// Whether little fits the kernel's buffers, so that who stalls is soon noticed.
+    is_narrow: bool,
+}
+
+/// What connections speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wire {
+    /// Frames of anything, as the floor server takes them.
+    Bare,
+    Chat,
+    /// The Centrifuge protocol, subscribed to some of the channels.
+    Centrifuge(Channels),
 }
 
 impl Target {
     /// A fanfare server at a URL of scheme, host and port.
-    pub(crate) fn fanfare(url: &str, secret: &str) -> Result<Self, Failure> {
+    pub(crate) fn fanfare(url: &str, secret: &str, wire: Wire) -> Result<Self, Failure> {
         let mut auth = Auth::default();
         auth.hmac_secret = Some(Secret::new(secret));
-        Ok(Self { address: resolve(url)?, auth: Some(auth) })
+        Ok(Self { address: resolve(url)?, auth, wire, is_narrow: false })
     }
 
     /// A floor server.
     pub(crate) fn floor(address: SocketAddr) -> Self {
-        Self { address, auth: None }
+        Self { address, auth: Auth::default(), wire: Wire::Bare, is_narrow: false }
+    }
+
+    /// The same server, spoken to otherwise.
+    pub(crate) fn over(&self, wire: Wire) -> Self {
+        Self { wire, ..self.clone() }
+    }
+
+    /// The same with small buffers for what is received.
+    pub(crate) fn narrow(self) -> Self {
+        Self { is_narrow: true, ..self }
     }
 
     pub(crate) fn is_floor(&self) -> bool {
-        self.auth.is_none()
+        self.wire == Wire::Bare
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -61,17 +89,78 @@ impl Target {
             let source = Ipv4Addr::new(127, 0, 0, 1 + (user % SOURCES) as u8);
             socket.bind((source, 0).into())?;
         }
+        if self.is_narrow {
+            socket.set_recv_buffer_size(NARROW)?;
+        }
         let stream = socket.connect(self.address).await?;
         stream.set_nodelay(true)?;
         Ok(stream)
     }
 
-    /// A WebSocket of a user.
+    /// A connection of a user, subscribed.
     pub(crate) async fn connect(&self, user: u32) -> Result<Link, Failure> {
+        match self.wire {
+            Wire::Bare | Wire::Chat => self.open(user).await,
+            Wire::Centrifuge(channels) => {
+                let channels = channels.of(user).map(|channel| (channel, None));
+                Ok(self.subscribe(user, channels).await?.0.into_link())
+            }
+        }
+    }
+
+    /// A connection of a user who publishes: to do that on a channel, one must be subscribed to it.
+    pub(crate) async fn connect_publisher(&self, user: u32) -> Result<Link, Failure> {
+        match self.wire {
+            Wire::Bare | Wire::Chat => self.open(user).await,
+            Wire::Centrifuge(channels) => {
+                let all = (0..channels.count()).map(|channel| (channel, None));
+                Ok(self.subscribe(user, all).await?.0.into_link())
+            }
+        }
+    }
+
+    /// Connects many users, in any order.
+    pub(crate) fn connect_all(&self, users: impl Iterator<Item = u32> + 'static) -> Opening<Link> {
+        let target = self.clone();
+        Opening::new(users.map(move |user| {
+            let target = target.clone();
+            async move { target.connect(user).await }
+        }))
+    }
+
+    /// A connection of a user over the Centrifuge protocol, subscribed by the frame that connects
+    /// it, to recover from where a position is given; and what was answered, in the same order.
+    pub(crate) async fn subscribe<'a>(
+        &self,
+        user: u32,
+        channels: impl Iterator<Item = (u32, Option<&'a Position>)>,
+    ) -> Result<(Client, Vec<Subscribed>), Failure> {
+        let mut client = Client::new(self.open(user).await?);
+        let mut frame = centrifuge::connect(&self.token(user)?);
+        let count = centrifuge::subscribe(&mut frame, channels);
+        client.send(&frame).await?;
+        match timeout(PATIENCE, client.replies(1 + count)).await {
+            Ok(replies) => {
+                let replies = replies?.into_iter();
+                Ok((client, replies.filter_map(|reply| reply.subscribe).collect()))
+            }
+            Err(_) => Err(Failure::Run("the server leaves subscriptions unanswered".to_owned())),
+        }
+    }
+
+    /// A WebSocket of a user.
+    pub(crate) async fn open(&self, user: u32) -> Result<Link, Failure> {
         match timeout(PATIENCE, self.shake_hands(user)).await {
             Ok(link) => link,
             Err(_) => Err(Failure::Setup(format!("{} does not answer", self.address))),
         }
+    }
+
+    /// What says who a user is.
+    pub(crate) fn token(&self, user: u32) -> Result<String, Failure> {
+        let identity = Identity::new(UserId::from(user.cast_signed()));
+        auth::sign(&self.auth, &identity, TOKEN_TTL)
+            .map_err(|error| Failure::Setup(error.to_string()))
     }
 
     async fn shake_hands(&self, user: u32) -> Result<Link, Failure> {
@@ -93,59 +182,35 @@ impl Target {
             .downcast::<TokioIo<TcpStream>>()
             .map_err(|_| cannot_connect(&"the handshake left no TCP stream"))?;
         let (read, write) = parts.io.into_inner().into_split();
-        Ok(Link { read, write, early: parts.read_buf })
+        Ok(Link { read, writer: Rc::new(Writer::new(write)), early: parts.read_buf })
     }
 
     fn request(&self, user: u32) -> Result<Request<Empty<Bytes>>, Failure> {
-        let mut request = Request::get(if self.is_floor() { "/" } else { "/ws/chat" })
+        let path = match self.wire {
+            Wire::Bare => "/",
+            Wire::Chat => "/ws/chat",
+            Wire::Centrifuge(_) => "/connection/websocket",
+        };
+        let mut request = Request::get(path)
             .header(HOST, self.address.to_string())
             .header(UPGRADE, "websocket")
             .header(CONNECTION, "upgrade")
             .header("sec-websocket-key", handshake::generate_key())
             .header("sec-websocket-version", "13");
-        if let Some(auth) = &self.auth {
-            let identity = Identity::new(UserId::from(user.cast_signed()));
-            let token = auth::sign(auth, &identity, TOKEN_TTL)
-                .map_err(|error| Failure::Setup(error.to_string()))?;
-            request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+        if self.wire == Wire::Chat {
+            request = request.header(AUTHORIZATION, format!("Bearer {}", self.token(user)?));
         }
         request.body(Empty::new()).map_err(|error| Failure::Setup(error.to_string()))
     }
 }
 
-/// An open WebSocket that nobody reads yet.
+/// An open connection that nobody reads yet.
 #[derive(Debug)]
 pub(crate) struct Link {
     pub(crate) read: OwnedReadHalf,
-    pub(crate) write: OwnedWriteHalf,
+    pub(crate) writer: Rc<Writer>,
     /// What came together with the end of the handshake.
     pub(crate) early: Bytes,
-}
-
-/// Connects users, a bounded number at once.
-#[derive(Debug)]
-pub(crate) struct Opening<Users> {
-    target: Target,
-    users: Users,
-    pending: JoinSet<Result<Link, Failure>>,
-}
-
-impl<Users: Iterator<Item = u32>> Opening<Users> {
-    pub(crate) fn new(target: &Target, users: Users) -> Self {
-        Self { target: target.clone(), users, pending: JoinSet::new() }
-    }
-
-    /// The next one that is through; `None` after the last.
-    pub(crate) async fn next(&mut self) -> Option<Result<Link, Failure>> {
-        while self.pending.len() < CONCURRENT
-            && let Some(user) = self.users.next()
-        {
-            let target = self.target.clone();
-            self.pending.spawn_local(async move { target.connect(user).await });
-        }
-        let ended = self.pending.join_next().await?;
-        Some(ended.unwrap_or_else(|error| Err(Failure::Run(error.to_string()))))
-    }
 }
 
 fn resolve(url: &str) -> Result<SocketAddr, Failure> {
@@ -164,8 +229,8 @@ fn resolve(url: &str) -> Result<SocketAddr, Failure> {
 /// How long a connection and its handshake may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Handshakes under way at once: enough to keep a server busy, few enough not to keep others waiting.
-const CONCURRENT: usize = 32;
+/// Bytes of a small receive buffer.
+const NARROW: u32 = 4096;
 
 /// Source addresses on loopback.
 const SOURCES: u32 = 250;

@@ -3,7 +3,11 @@
 use std::cell::Cell;
 use std::io;
 
+use fastwebsockets::{OpCode, Payload};
 use tokio::net::tcp::OwnedWriteHalf;
+
+use crate::frames;
+use crate::scanner::{PING, TEXT};
 
 /// Never lets one frame into the middle of another.
 #[derive(Debug)]
@@ -39,5 +43,15 @@ impl Writer {
         if !self.is_busy.get() {
             let _ = self.half.try_write(frame);
         }
+    }
+
+    /// Answers a ping, or an empty command, which is how the Centrifuge protocol pings.
+    pub(crate) fn answer(&self, opcode: u8, payload: &[u8]) {
+        let opcode = match opcode {
+            PING => OpCode::Pong,
+            TEXT => OpCode::Text,
+            _ => return,
+        };
+        self.send(&frames::masked(opcode, Payload::Borrowed(payload)));
     }
 }

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use fanfare::Config;
-use fanfare::config::{Announce, Secret};
+use fanfare::config::{Announce, Publish, Secret, Subscribe};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
@@ -26,8 +26,8 @@ fn fanout_counts_every_delivery_of_a_chat_connection() {
     // A burst of 64, then 200/s for 600 ms, of which 500 ms are measured: 100 times 51.
     assert_eq!(report["published"], json!(64 + 120));
     assert_eq!(report["latency_ms"]["samples"], json!(100 * 51));
-    assert!(report["us_per_delivery"].as_f64().unwrap() > 0.0);
-    // So few may connect between two ticks of the kernel's accounting.
+    // How much it is says nothing: threads of other tests' servers begin and end meanwhile.
+    assert!(report["us_per_delivery"].is_f64());
     assert!(report["us_per_connect"].is_f64());
 }
 
@@ -53,12 +53,12 @@ fn fanout_flat_out_ends_and_loses_nothing() {
 #[test]
 fn floor_and_server_are_compared_by_frames_of_one_length() {
     let server = Server::start(|_| ());
-    let options = ["--connections", "20", "--rate", "200", "--compare-floor", "--rounds", "2"];
+    let options = ["--connections", "20", "--rate", "200", "--compare", "floor", "--rounds", "2"];
     let report = server.report("fanout", &options);
     let rounds = report["rounds"].as_array().unwrap();
     assert_eq!(rounds.len(), 2);
     for round in rounds {
-        let (fanfare, floor) = (&round["fanfare"], &round["floor"]);
+        let (fanfare, floor) = (&round["fanfare"], &round["yardstick"]);
         assert_eq!(fanfare["payload_bytes"], floor["payload_bytes"]);
         for side in [fanfare, floor] {
             assert_eq!(side["received"], json!((64 + 120) * 21));
@@ -68,6 +68,48 @@ fn floor_and_server_are_compared_by_frames_of_one_length() {
     let names: Vec<_> = report["medians"].as_array().unwrap().iter().map(|m| &m["name"]).collect();
     assert!(names.contains(&&json!("CPU a delivery, µs")), "{names:?}");
     assert!(report["medians"][0]["ratio"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
+fn fanout_counts_every_delivery_on_channels() {
+    let server = Server::start(open_channels);
+    let channels = ["--protocol", "centrifuge", "--channels", "20"];
+    let spread = ["--connections", "10", "--subscriptions-per-connection", "6", "--rate", "200"];
+    // 60 subscriptions of 20 channels; a publishing connection is subscribed to each as well.
+    for (publish, audience) in [("http", 3), ("peer", 4)] {
+        let options = [&channels[..], &spread, &["--publish", publish]].concat();
+        let report = server.report("fanout", &options);
+        assert_eq!(report["expected"], json!((64 + 120) * audience), "{publish}");
+        assert_eq!(report["received"], report["expected"], "{publish}");
+        assert_eq!((&report["ends"], &report["errors"]), (&json!({}), &json!({})), "{publish}");
+    }
+}
+
+#[test]
+fn channels_are_compared_with_a_floor_that_sends_each_frame_to_one() {
+    let server = Server::start(open_channels);
+    let load = ["--connections", "20", "--channels", "20", "--rate", "200", "--publish", "http"];
+    let compare = ["--protocol", "centrifuge", "--compare", "unicast", "--rounds", "1"];
+    let report = server.report("fanout", &[&load[..], &compare].concat());
+    let Round { fanfare, yardstick } = Round::only(&report);
+    assert_eq!(fanfare["payload_bytes"], yardstick["payload_bytes"]);
+    for side in [fanfare, yardstick] {
+        assert_eq!((&side["received"], &side["lost"]), (&json!(64 + 120), &json!(0)));
+    }
+}
+
+#[test]
+fn a_channel_and_the_chat_are_compared_by_frames_of_one_length() {
+    let server = Server::start(open_channels);
+    let load = ["--connections", "20", "--rate", "200", "--publish", "http"];
+    let compare = ["--protocol", "centrifuge", "--compare", "chat", "--rounds", "1"];
+    let report = server.report("fanout", &[&load[..], &compare].concat());
+    let Round { fanfare, yardstick } = Round::only(&report);
+    let payload = r#"{"push":{"channel":"load00000","pub":{"data":{"body":""}}}}"#.len() + 128;
+    for side in [fanfare, yardstick] {
+        assert_eq!(side["payload_bytes"], json!(payload));
+        assert_eq!(side["received"], json!((64 + 120) * 20));
+    }
 }
 
 #[test]
@@ -166,6 +208,25 @@ fn what_cannot_be_used_is_said_in_one_line() {
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
         assert!(said.contains(expected), "{arguments:?}: {said}");
         assert_eq!(said.lines().count(), 1, "{arguments:?}: {said}");
+    }
+}
+
+/// Lets everyone subscribe, and subscribers publish.
+fn open_channels(config: &mut Config) {
+    config.channel.subscribe = Subscribe::Anyone;
+    config.channel.publish = Publish::Subscribers;
+}
+
+/// Both sides of a comparison.
+struct Round<'a> {
+    fanfare: &'a Value,
+    yardstick: &'a Value,
+}
+
+impl<'a> Round<'a> {
+    fn only(report: &'a Value) -> Self {
+        let round = &report["rounds"][0];
+        Self { fanfare: &round["fanfare"], yardstick: &round["yardstick"] }
     }
 }
 
