@@ -88,6 +88,20 @@ pub(crate) struct Subscribed {
     pub(crate) publications: Vec<Publication>,
 }
 
+impl Subscribed {
+    /// Where the subscriber is; fails if the server does not let it come back there.
+    pub(crate) fn position(self) -> Result<Position, Failure> {
+        if self.epoch.is_empty() {
+            return Err(Failure::Setup(
+                "the server recovers nothing; \
+                 set its channel.history_size and channel.recovery = stream"
+                    .to_owned(),
+            ));
+        }
+        Ok(Position { offset: self.offset, epoch: self.epoch })
+    }
+}
+
 /// What comes without being asked for.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Push {

@@ -26,6 +26,10 @@ pub(crate) enum Command {
     Storm(Storm),
     /// Let peers stall among those that read; compare latencies, and count what the stalled find.
     Stalled(Stalled),
+    /// Subscribe many connections to many channels; measure CPU and memory of the server.
+    Subscribe(Subscribe),
+    /// Cut many subscribers and have them come back; check that they recover what they missed.
+    Recover(Recover),
     /// Check that every admitted publish comes once and in order at every connection.
     Audit(Audit),
     /// Have one peer flood pongs and tiny fragments; time another's pings.
@@ -153,6 +157,48 @@ pub(crate) struct Stalled {
     /// How long the stalled ones may read before they find the end: limits.outbox_age and a little.
     #[arg(long, default_value = "15s", value_parser = humantime::parse_duration)]
     pub(crate) patience: Duration,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Subscribe {
+    #[command(flatten)]
+    pub(crate) server: Server,
+    /// How many connect.
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) connections: u32,
+    /// How many channels there are; the server's channel.subscribe must be anyone.
+    #[arg(long, default_value_t = 100, value_parser = channels())]
+    pub(crate) channels: u32,
+    /// Channels that each subscribes to, by one frame.
+    #[arg(long, default_value_t = 100, value_parser = channels())]
+    pub(crate) subscriptions_per_connection: u32,
+    /// How long after the connects, and after the subscribes, memory is read.
+    #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
+    pub(crate) settle: Duration,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Recover {
+    #[command(flatten)]
+    pub(crate) server: Server,
+    /// The server's api.key, to publish what is missed.
+    #[arg(long, env = "FANFARE_API_KEY", hide_env_values = true)]
+    pub(crate) api_key: String,
+    /// How many are cut.
+    #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) connections: u32,
+    /// How many channels there are; the server's channel.subscribe must be anyone.
+    #[arg(long, default_value_t = 1000, value_parser = channels())]
+    pub(crate) channels: u32,
+    /// Channels that each subscribes to.
+    #[arg(long, default_value_t = 10, value_parser = channels())]
+    pub(crate) subscriptions_per_connection: u32,
+    /// What is published to each channel while nobody listens.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(0..=1000))]
+    pub(crate) missed: u32,
+    /// Bytes of a body.
+    #[arg(long, default_value = "128", value_parser = size)]
+    pub(crate) size: usize,
 }
 
 #[derive(Clone, Debug, Args)]

@@ -1,10 +1,13 @@
 //! A connection that speaks the Centrifuge protocol, and whose frames are read whole.
 
+use std::io;
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use fastwebsockets::{OpCode, Payload};
 use tokio::io::AsyncReadExt;
+use tokio::time::timeout;
 
 use crate::centrifuge::{self, Said};
 use crate::failure::Failure;
@@ -38,9 +41,19 @@ impl Client {
     }
 
     /// Sends commands as one frame.
-    pub(crate) async fn send(&self, commands: &str) -> Result<(), Failure> {
+    pub(crate) async fn send(&self, commands: &str) -> io::Result<()> {
         let frame = frames::masked(OpCode::Text, Payload::Borrowed(commands.as_bytes()));
-        Ok(self.link.writer.write_all(&frame).await?)
+        self.link.writer.write_all(&frame).await
+    }
+
+    /// Sends commands as one frame, and waits for so many replies; one that refuses something is a
+    /// failure.
+    pub(crate) async fn ask(&mut self, commands: &str, count: u32) -> Result<Vec<Said>, Failure> {
+        self.send(commands).await?;
+        match timeout(PATIENCE, self.replies(count)).await {
+            Ok(replies) => replies,
+            Err(_) => Err(Failure::Run("the server leaves commands unanswered".to_owned())),
+        }
     }
 
     /// The next message, or how the connection ended; answers pings. It may be dropped and called
@@ -64,8 +77,7 @@ impl Client {
         }
     }
 
-    /// Waits for so many replies; those that refuse something are a failure.
-    pub(crate) async fn replies(&mut self, count: u32) -> Result<Vec<Said>, Failure> {
+    async fn replies(&mut self, count: u32) -> Result<Vec<Said>, Failure> {
         let mut replies = Vec::new();
         while (replies.len() as u32) < count {
             let frame = self.next().await.map_err(|end| end.early("a connection"))?;
@@ -92,6 +104,9 @@ impl Client {
         Ok(Some((opcode, frame)))
     }
 }
+
+/// How long replies may take.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Bytes that a read has room for.
 const READ_MIN: usize = 4096;

@@ -22,11 +22,13 @@ mod process;
 mod progress;
 mod publisher;
 mod reader;
+mod recover;
 mod report;
 mod scanner;
 mod schedule;
 mod stalled;
 mod storm;
+mod subscribe;
 mod subscribers;
 mod tally;
 mod target;
@@ -66,6 +68,8 @@ fn run(command: Command) -> Result<(), Failure> {
         },
         Command::Storm(storm) => runtime.block_on(storm::run(&storm)),
         Command::Stalled(stalled) => runtime.block_on(stalled::run(&stalled)),
+        Command::Subscribe(subscribe) => runtime.block_on(subscribe::run(&subscribe)),
+        Command::Recover(recover) => runtime.block_on(recover::run(&recover)),
         Command::Audit(audit) => runtime.block_on(audit::run(&audit)),
         Command::Flood(flood) => runtime.block_on(flood::run(&flood)),
     }

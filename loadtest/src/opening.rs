@@ -6,9 +6,11 @@ use tokio::task::JoinSet;
 
 use crate::failure::Failure;
 
+type Connecting<T> = Pin<Box<dyn Future<Output = Result<T, Failure>>>>;
+
 /// What is to be opened, and what is under way.
 pub(crate) struct Opening<T> {
-    waiting: Box<dyn Iterator<Item = Pin<Box<dyn Future<Output = Result<T, Failure>>>>>>,
+    waiting: Box<dyn Iterator<Item = Connecting<T>>>,
     pending: JoinSet<Result<T, Failure>>,
 }
 
@@ -18,7 +20,7 @@ impl<T: 'static> Opening<T> {
     where
         F: Future<Output = Result<T, Failure>> + 'static,
     {
-        let waiting = futures.map(|future| Box::pin(future) as Pin<Box<_>>);
+        let waiting = futures.map(|future| Box::pin(future) as Connecting<T>);
         Self { waiting: Box::new(waiting), pending: JoinSet::new() }
     }
 

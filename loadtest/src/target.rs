@@ -138,14 +138,8 @@ impl Target {
         let mut client = Client::new(self.open(user).await?);
         let mut frame = centrifuge::connect(&self.token(user)?);
         let count = centrifuge::subscribe(&mut frame, channels);
-        client.send(&frame).await?;
-        match timeout(PATIENCE, client.replies(1 + count)).await {
-            Ok(replies) => {
-                let replies = replies?.into_iter();
-                Ok((client, replies.filter_map(|reply| reply.subscribe).collect()))
-            }
-            Err(_) => Err(Failure::Run("the server leaves subscriptions unanswered".to_owned())),
-        }
+        let replies = client.ask(&frame, 1 + count).await?.into_iter();
+        Ok((client, replies.filter_map(|reply| reply.subscribe).collect()))
     }
 
     /// A WebSocket of a user.

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use fanfare::Config;
-use fanfare::config::{Announce, Publish, Secret, Subscribe};
+use fanfare::config::{Announce, Publish, Recovery, Secret, Subscribe};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
@@ -113,6 +113,38 @@ fn a_channel_and_the_chat_are_compared_by_frames_of_one_length() {
 }
 
 #[test]
+fn subscribe_counts_what_each_subscription_costs() {
+    let server = Server::start(open_channels);
+    let channels = ["--channels", "30", "--subscriptions-per-connection", "20"];
+    let options = ["--connections", "40", "--settle", "0s"];
+    let report = server.report("subscribe", &[channels, options].concat());
+    assert_eq!(report["subscriptions"], json!(40 * 20));
+    assert!(report["us_per_subscribe"].is_f64());
+    assert!(report["bytes_per_subscription"].is_f64());
+}
+
+#[test]
+fn recover_finds_that_all_is_recovered() {
+    let server = Server::start(channels_with_history);
+    let report = server.report("recover", &RECOVER);
+    assert_eq!(report["recovered"], json!(40 * 5));
+    assert_eq!((&report["unrecovered"], &report["partial"]), (&json!(0), &json!(0)));
+    assert_eq!((&report["publications"], &report["missed"]), (&json!(4000), &json!(4000)));
+}
+
+#[test]
+fn recover_fails_if_the_window_is_too_small() {
+    let server = Server::start(|config| {
+        channels_with_history(config);
+        config.channel.history_size = 19;
+    });
+    let output = loadtest(&[&["recover", "--url", &server.url()], &RECOVER[..]].concat());
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("200 subscriptions are not recovered, 0 only partly"), "{said}");
+}
+
+#[test]
 fn audit_finds_no_fault() {
     let server = Server::start(|_| ());
     let options = ["--connections", "20", "--publishers", "4", "--rate", "200", "--duration", "1s"];
@@ -184,6 +216,8 @@ fn flood_leaves_no_ping_unanswered() {
 fn what_cannot_be_used_is_said_in_one_line() {
     let server = Server::start(|_| ());
     let url = server.url();
+    let without_history = Server::start(open_channels);
+    let open = without_history.url();
     let nowhere = {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         format!("http://{}", listener.local_addr().unwrap())
@@ -199,6 +233,11 @@ fn what_cannot_be_used_is_said_in_one_line() {
         (&["fanout", "--url", &url, "--pid", "999999999"], "cannot measure process 999999999"),
         (&["audit", "--url", &url, "--api-key", "another"], "refuses the key"),
         (&["storm", "--url", &nowhere], "Connection refused"),
+        (&["subscribe", "--url", &url], "channel.subscribe = anyone"),
+        (&["subscribe", "--url", &url, "--secret", "another secret"], "refuses the tokens"),
+        (&["recover", "--url", &open, "--channels", "10"], "channel.recovery = stream"),
+        (&["fanout", "--url", &url, "--channels", "2"], "chat has no channels"),
+        (&["fanout", "--url", &url, "--protocol", "centrifuge", "--channels", "2"], "evenly"),
         (&["stalled", "--url", &nowhere], "Connection refused"),
         (&["flood", "--url", &url, "--secret", "another secret"], "close 1008"),
     ] {
@@ -216,6 +255,24 @@ fn open_channels(config: &mut Config) {
     config.channel.subscribe = Subscribe::Anyone;
     config.channel.publish = Publish::Subscribers;
 }
+
+fn channels_with_history(config: &mut Config) {
+    open_channels(config);
+    config.channel.history_size = 1000;
+    config.channel.recovery = Recovery::Stream;
+}
+
+/// 200 subscriptions, each of which misses 20 publications.
+const RECOVER: [&str; 8] = [
+    "--connections",
+    "40",
+    "--channels",
+    "10",
+    "--subscriptions-per-connection",
+    "5",
+    "--missed",
+    "20",
+];
 
 /// Both sides of a comparison.
 struct Round<'a> {
