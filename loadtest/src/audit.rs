@@ -46,15 +46,25 @@ pub(crate) async fn run(options: &Audit) -> Result<(), Failure> {
     publish(publishers, Schedule::new(options.rate, clock.now(), options.duration)).await?;
     let outcome = ledger.close(&accounts).await?;
     report::print(options.server.json, &outcome, || outcome.rows())?;
-    match outcome.faults.first() {
+    check(&outcome.faults)
+}
+
+/// Fails if there are faults.
+pub(crate) fn check(faults: &[String]) -> Result<(), Failure> {
+    match faults.first() {
         None => Ok(()),
-        Some(fault) => {
-            Err(Failure::Run(format!("{} faults, the first: {fault}", outcome.faults.len())))
-        }
+        Some(fault) => Err(Failure::Run(format!("{} faults, the first: {fault}", faults.len()))),
     }
 }
 
-async fn publish(publishers: Vec<Publisher>, schedule: Schedule) -> Result<(), Failure> {
+/// What a table shows of faults.
+pub(crate) fn fault_rows(faults: &[String]) -> impl Iterator<Item = (&'static str, String)> {
+    let shown = faults.iter().take(SHOWN).map(|fault| ("fault", fault.clone()));
+    [("faults", faults.len().to_string())].into_iter().chain(shown)
+}
+
+/// Has all publish at once.
+pub(crate) async fn publish(publishers: Vec<Publisher>, schedule: Schedule) -> Result<(), Failure> {
     let mut running = JoinSet::new();
     for mut publisher in publishers {
         let schedule = schedule.clone();
@@ -141,7 +151,7 @@ impl Ledger {
         let mut faults = Vec::new();
         for (number, trail) in self.trails.iter().enumerate() {
             let trail = trail.borrow();
-            let found = trail.faults(&published).into_iter();
+            let found = trail.faults(&published, 0).into_iter();
             faults.extend(found.map(|fault| format!("connection {number}, {fault}")));
             if *trail != *self.trails[0].borrow() {
                 faults.push(format!("connection {number} got another order than connection 0"));
@@ -192,9 +202,8 @@ impl Outcome {
             ("connections", connections.to_string()),
             ("publishes", format!("{published}, {} refused", published - admitted)),
             ("deliveries", format!("{received} of {expected}")),
-            ("faults", faults.len().to_string()),
         ];
-        rows.extend(faults.iter().take(SHOWN).map(|fault| ("fault", fault.clone())));
+        rows.extend(fault_rows(faults));
         rows
     }
 }

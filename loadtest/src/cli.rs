@@ -223,6 +223,24 @@ pub(crate) struct Audit {
     /// How long to publish.
     #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
     pub(crate) duration: Duration,
+    /// Audit so many channels instead of the chat, and cut and stall subscribers, who must recover.
+    /// The server's channel.subscribe must be anyone, its channel.publish subscribers, and its
+    /// channel.recovery stream.
+    #[arg(long, value_parser = channels())]
+    pub(crate) channels: Option<u32>,
+    /// Channels that each subscriber subscribes to.
+    #[arg(long, default_value_t = 5, value_parser = channels(), requires = "channels")]
+    pub(crate) subscriptions_per_connection: u32,
+    /// How long a connection lives on average; three of four are then cut, the others stall.
+    #[arg(long, default_value = "2s", value_parser = humantime::parse_duration, requires = "channels")]
+    pub(crate) life: Duration,
+    /// How long one that stalls does not read; above the server's limits.outbox_age it finds the end.
+    #[arg(long, default_value = "3s", value_parser = humantime::parse_duration, requires = "channels")]
+    pub(crate) stall: Duration,
+    /// Publications of a channel that must be recovered: the server's channel.history_size, at most
+    /// the 300 that it gives at once.
+    #[arg(long, default_value_t = 300, requires = "channels")]
+    pub(crate) window: u64,
 }
 
 #[derive(Clone, Debug, Args)]

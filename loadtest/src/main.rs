@@ -1,6 +1,8 @@
 //! Load tester for fanfare. README.md says what is measured, and how.
 
 mod audit;
+mod audit_channels;
+mod author;
 mod backend;
 mod centrifuge;
 mod channels;
@@ -24,10 +26,12 @@ mod publisher;
 mod reader;
 mod recover;
 mod report;
+mod restless;
 mod scanner;
 mod schedule;
 mod stalled;
 mod storm;
+mod stream;
 mod subscribe;
 mod subscribers;
 mod tally;
@@ -70,7 +74,10 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Stalled(stalled) => runtime.block_on(stalled::run(&stalled)),
         Command::Subscribe(subscribe) => runtime.block_on(subscribe::run(&subscribe)),
         Command::Recover(recover) => runtime.block_on(recover::run(&recover)),
-        Command::Audit(audit) => runtime.block_on(audit::run(&audit)),
+        Command::Audit(audit) => match audit.channels {
+            Some(channels) => runtime.block_on(audit_channels::run(&audit, channels)),
+            None => runtime.block_on(audit::run(&audit)),
+        },
         Command::Flood(flood) => runtime.block_on(flood::run(&flood)),
     }
 }

@@ -63,13 +63,21 @@ impl Trail {
         self.order = (self.order ^ step).wrapping_mul(ODD).rotate_left(23);
     }
 
-    /// Everything that is wrong with it, given what was published.
-    pub(crate) fn faults(&self, published: &[Published]) -> Vec<String> {
+    /// A hash over everything, in order.
+    pub(crate) fn order(&self) -> u64 {
+        self.order
+    }
+
+    /// Everything that is wrong with it, given what was published; so many may be missing.
+    pub(crate) fn faults(&self, published: &[Published], mut forgiven: u64) -> Vec<String> {
         let mut faults = Vec::new();
         for (progress, published) in self.publishers.iter().zip(published) {
             let name = &published.name;
             faults.extend(
-                progress.faults(published).into_iter().map(|fault| format!("{name}: {fault}")),
+                progress
+                    .faults(published, &mut forgiven)
+                    .into_iter()
+                    .map(|fault| format!("{name}: {fault}")),
             );
         }
         faults
@@ -88,9 +96,14 @@ impl Progress {
         }
     }
 
-    fn faults(&self, published: &Published) -> Vec<String> {
+    fn faults(&self, published: &Published, forgiven: &mut u64) -> Vec<String> {
         let mut missing = self.missing.clone();
         missing.extend(self.next..published.sent);
+        let mut forgive = |lost: usize| {
+            let pardoned = (*forgiven).min(lost as u64);
+            *forgiven -= pardoned;
+            lost - pardoned as usize
+        };
         let mut faults = Vec::new();
         let mut fault = |count: usize, what: &str| {
             if count > 0 {
@@ -101,12 +114,12 @@ impl Progress {
         fault(self.late as usize, "came out of order");
         match &published.refused {
             Refused::Exactly(refused) => {
-                fault(missing.difference(refused).count(), "are lost");
+                fault(forgive(missing.difference(refused).count()), "are lost");
                 fault(refused.difference(&missing).count(), "came though refused");
             }
             Refused::Some(refused) => {
                 let refused = *refused as usize;
-                fault(missing.len().saturating_sub(refused), "are lost");
+                fault(forgive(missing.len().saturating_sub(refused)), "are lost");
                 fault(refused.saturating_sub(missing.len()), "came though refused");
             }
         }
@@ -132,7 +145,7 @@ mod tests {
     fn faults(sequences: &[u32], sent: u32, refused: Refused) -> Vec<String> {
         let published = |sent, refused| Published { name: "it".to_owned(), sent, refused };
         let published = [published(0, Refused::Some(0)), published(sent, refused)];
-        trail(sequences).faults(&published)
+        trail(sequences).faults(&published, 0)
     }
 
     #[test]

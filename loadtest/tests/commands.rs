@@ -168,6 +168,40 @@ fn audit_allows_for_publishes_that_were_refused() {
 }
 
 #[test]
+fn audit_finds_that_those_who_are_cut_recover_everything() {
+    let server = Server::start(channels_with_history);
+    let report = server.report("audit", &RESTLESS);
+    assert_eq!(report["faults"], json!([]));
+    assert_eq!(report["connections"], json!(22));
+    // Of 20 channels 20 connections subscribe to 5 each, and 2 that publish to all.
+    assert_eq!(report["expected"], json!(800 * (20 * 5 / 20 + 2)));
+    assert_eq!(report["received"], report["expected"]);
+    for what in ["cuts", "stalls", "recovered", "publications"] {
+        assert!(report[what].as_u64().unwrap() > 0, "{what}: {report}");
+    }
+    assert_eq!(report["unrecovered"], json!(0));
+}
+
+#[test]
+fn audit_forgives_what_left_the_window_and_nothing_else() {
+    let server = Server::start(|config| {
+        channels_with_history(config);
+        config.channel.history_size = 2;
+    });
+    let report = server.report("audit", &[&RESTLESS[..], &["--window", "2"]].concat());
+    assert_eq!(report["faults"], json!([]));
+    assert!(report["unrecovered"].as_u64().unwrap() > 0, "{report}");
+    let [received, forgiven, expected] =
+        ["received", "forgiven", "expected"].map(|key| report[key].as_u64().unwrap());
+    assert_eq!(received + forgiven, expected);
+
+    let output = loadtest(&[&["audit", "--url", &server.url()], &RESTLESS[..]].concat());
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("recoveries are refused inside the window"), "{said}");
+}
+
+#[test]
 fn storm_connects_all_twice_and_disturbs_no_feed() {
     let server = Server::start(|_| ());
     let options = ["--connections", "200", "--feed-connections", "20", "--quiet", "500ms"];
@@ -235,6 +269,8 @@ fn what_cannot_be_used_is_said_in_one_line() {
         (&["storm", "--url", &nowhere], "Connection refused"),
         (&["subscribe", "--url", &url], "channel.subscribe = anyone"),
         (&["subscribe", "--url", &url, "--secret", "another secret"], "refuses the tokens"),
+        (&["audit", "--url", &url, "--channels", "10"], "channel.subscribe = anyone"),
+        (&["audit", "--url", &open, "--channels", "10"], "channel.recovery = stream"),
         (&["recover", "--url", &open, "--channels", "10"], "channel.recovery = stream"),
         (&["fanout", "--url", &url, "--channels", "2"], "chat has no channels"),
         (&["fanout", "--url", &url, "--protocol", "centrifuge", "--channels", "2"], "evenly"),
@@ -272,6 +308,24 @@ const RECOVER: [&str; 8] = [
     "5",
     "--missed",
     "20",
+];
+
+/// 20 channels, and 20 subscribers that are cut over and over.
+const RESTLESS: [&str; 14] = [
+    "--channels",
+    "20",
+    "--connections",
+    "20",
+    "--publishers",
+    "4",
+    "--rate",
+    "100",
+    "--duration",
+    "2s",
+    "--life",
+    "200ms",
+    "--stall",
+    "100ms",
 ];
 
 /// Both sides of a comparison.
