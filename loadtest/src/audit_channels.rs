@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use serde::Serialize;
-use tokio::task::{JoinSet, spawn_local};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use crate::audit::{self, publish};
@@ -35,11 +35,11 @@ pub(crate) async fn run(options: &Audit, channels: u32) -> Result<(), Failure> {
     let target = Target::fanfare(&options.server.url, &options.server.secret, wire)?;
     let clock = Clock::start();
     let crowd = Crowd::new(&target, channels, options);
-    let (mut streams, mut living) = subscribe(&crowd, options.connections).await?;
+    let mut everybody = subscribe(&crowd, options.connections).await?;
     let (mut publishers, mut authors) = (Vec::new(), Vec::new());
     for number in 0..options.publishers {
         let (publisher, author) = if number.is_multiple_of(2) {
-            open_peer(&crowd, options, number, clock, &mut streams).await?
+            open_peer(&crowd, options, number, clock, &mut everybody).await?
         } else {
             open_backend(&target, channels, options, number, clock).await?
         };
@@ -47,6 +47,7 @@ pub(crate) async fn run(options: &Audit, channels: u32) -> Result<(), Failure> {
         authors.push(author);
     }
     let schedule = Schedule::new(options.rate, clock.now(), options.duration);
+    let Everybody { streams, mut living } = everybody;
     let ledger = Ledger { channels, counts: crowd.counts, streams, authors };
     tokio::select! {
         done = ledger.fill(publish(publishers, schedule)) => done?,
@@ -63,25 +64,30 @@ pub(crate) async fn run(options: &Audit, channels: u32) -> Result<(), Failure> {
     audit::check(&outcome.faults)
 }
 
+/// All subscribers.
+#[derive(Default)]
+struct Everybody {
+    streams: Streams,
+    /// Ends only by a failure.
+    living: JoinSet<Result<Infallible, Failure>>,
+}
+
 /// What each subscriber got, of each channel.
 type Streams = Vec<Rc<RefCell<Vec<Stream>>>>;
 
 /// Those that only subscribe, each from now on.
-async fn subscribe(
-    crowd: &Crowd,
-    connections: u32,
-) -> Result<(Streams, JoinSet<Result<Infallible, Failure>>), Failure> {
+async fn subscribe(crowd: &Crowd, connections: u32) -> Result<Everybody, Failure> {
     let crowd = crowd.clone();
     let subscribing = (0..connections).map(move |user| {
         let crowd = crowd.clone();
         async move { crowd.open(user).await }
     });
-    let (mut streams, mut living) = (Vec::new(), JoinSet::new());
+    let mut everybody = Everybody::default();
     for (restless, client) in Opening::new(subscribing).all().await? {
-        streams.push(restless.streams.clone());
-        living.spawn_local(restless.run(client));
+        everybody.streams.push(restless.streams.clone());
+        everybody.living.spawn_local(restless.run(client));
     }
-    Ok((streams, living))
+    Ok(everybody)
 }
 
 /// A publisher that is a subscriber of all channels, and is never cut.
@@ -90,15 +96,15 @@ async fn open_peer(
     options: &Audit,
     number: u16,
     clock: Clock,
-    streams: &mut Streams,
+    everybody: &mut Everybody,
 ) -> Result<(Publisher, Author), Failure> {
     let (peer, client) = crowd.open_peer(options.connections + u32::from(number)).await?;
-    streams.push(peer.streams.clone());
+    everybody.streams.push(peer.streams.clone());
     let source = Source::Client(options.size, crowd.channels);
     let encoder = Encoder::new(number, &source, crowd.target.address());
     let publisher = Publisher::new(client.writer(), encoder, clock)?;
     let (sent, over) = (publisher.sent(), Over::Peer(peer.answers.clone()));
-    spawn_local(peer.stay(client));
+    everybody.living.spawn_local(peer.stay(client));
     Ok((publisher, Author { name: format!("publishing peer {number}"), sent, over }))
 }
 

@@ -147,10 +147,10 @@ impl Restless {
         }
     }
 
-    /// Is never cut; that its connection ends is a fault.
-    pub(crate) async fn stay(self, mut client: Client) {
+    /// Is never cut, and fails when its connection ends.
+    pub(crate) async fn stay(self, mut client: Client) -> Result<Infallible, Failure> {
         let end = self.read(&mut client).await;
-        count(&self.counts.faults, format!("the connection of a publisher ended: {end}"));
+        Err(Failure::Run(format!("the connection of a publisher ended: {end}")))
     }
 
     /// Reads until the server ends the connection or a subscription; returns how.
