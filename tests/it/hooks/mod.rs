@@ -5,3 +5,5 @@ mod failures;
 // What an application is told, in order, until it takes it.
 mod notices;
 mod receiver;
+// What is asked before a stream of Server-Sent Events begins.
+mod streams;

@@ -2,7 +2,7 @@
 
 // Who gets a stream, and how a refusal is told.
 mod access;
-mod event_source;
+pub mod event_source;
 // What a peer gets when it comes back.
 mod recovery;
 // Streams that are read too slowly.
