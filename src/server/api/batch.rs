@@ -46,7 +46,8 @@ async fn reply(hub: &Inner, command: &RawValue) -> Result<String, Fault> {
     let [(name, body)] = &named.into_iter().collect::<Vec<_>>()[..] else {
         return Err(Fault::bad_request("bad request: a command has one key, its method"));
     };
-    let method = Method::named(name).ok_or_else(|| Fault::not_found("unknown method"))?;
+    let method = Method::named(name)
+        .ok_or_else(|| Fault::not_found(format!("unknown method; use {}", Method::names())))?;
     let result = call(hub, method, body.get().as_bytes()).await?;
     Ok(format!(r#"{{"{name}":{result}}}"#))
 }

@@ -38,7 +38,7 @@ pub(super) async fn answer(
 ) -> Result<Response<Body>, Fault> {
     authorize(hub, &request)?;
     let method = Method::named(method)
-        .ok_or_else(|| Fault::not_found("unknown method; use publish, broadcast_all, info, …"))?;
+        .ok_or_else(|| Fault::not_found(format!("unknown method; use {}", Method::names())))?;
     if request.method() != hyper::Method::POST {
         return Err(Fault::method_not_allowed("POST"));
     }
@@ -97,6 +97,10 @@ impl Method {
 
     fn named(name: &str) -> Option<Self> {
         Self::NAMED.into_iter().find(|(named, _)| *named == name).map(|(_, method)| method)
+    }
+
+    fn names() -> String {
+        Self::NAMED.map(|(name, _)| name).join(", ")
     }
 
     fn name(self) -> &'static str {
@@ -210,3 +214,17 @@ const TURN: usize = 32;
 /// Bytes of one answer, about; over it error 106. Far more than a page is worth reading at once, and
 /// few enough that some at a time do no harm.
 const ANSWER_BYTES: usize = 16 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documentation_has_every_method() {
+        let documentation = include_str!("../../../docs/api.md");
+        for (name, method) in Method::NAMED {
+            assert!(documentation.contains(&format!("\n### {name}\n")), "{name}");
+            assert_eq!((Method::named(name), method.name()), (Some(method), name));
+        }
+    }
+}
