@@ -59,8 +59,6 @@ pub(crate) struct HubStats {
     unknown_channel: Count,
     presence_dropped: Count,
     failed_handshakes: Mutex<BTreeMap<&'static str, u64>>,
-    api_calls: Mutex<BTreeMap<&'static str, u64>>,
-    api_errors: Mutex<BTreeMap<u32, u64>>,
 }
 
 impl HubStats {
@@ -93,14 +91,6 @@ impl HubStats {
         self.presence_dropped.increment();
     }
 
-    /// Counts a command of the API, and the code of its error if it had one.
-    pub(crate) fn called(&self, method: &'static str, error: Option<u32>) {
-        *locked(&self.api_calls).entry(method).or_default() += 1;
-        if let Some(code) = error {
-            *locked(&self.api_errors).entry(code).or_default() += 1;
-        }
-    }
-
     pub(crate) fn fail_handshake(&self, reason: &'static str) {
         *locked(&self.failed_handshakes).entry(reason).or_default() += 1;
     }
@@ -117,6 +107,8 @@ pub(crate) struct ShardStats {
     gapped: Count,
     outbox_bytes: Count,
     closes: Mutex<BTreeMap<u16, u64>>,
+    api_calls: Mutex<BTreeMap<&'static str, u64>>,
+    api_errors: Mutex<BTreeMap<u32, u64>>,
 }
 
 #[derive(Debug, Default)]
@@ -148,6 +140,14 @@ impl ShardStats {
 
     pub(crate) fn closed(&self, code: u16) {
         *locked(&self.closes).entry(code).or_default() += 1;
+    }
+
+    /// Counts a command of the API, and the code of its error if it had one.
+    pub(crate) fn called(&self, method: &'static str, error: Option<u32>) {
+        *locked(&self.api_calls).entry(method).or_default() += 1;
+        if let Some(code) = error {
+            *locked(&self.api_errors).entry(code).or_default() += 1;
+        }
     }
 
     pub(crate) fn dropped(&self, frames: usize) {
@@ -243,11 +243,6 @@ impl Scrape {
         out.family("refusals", "Publishes refused, by reason", "reason", refusals)?;
         let help = "Joins and leaves of channels that found no room in the ring";
         out.counter("presence_dropped", help, stats.presence_dropped.get())?;
-        let calls = locked(&stats.api_calls).clone();
-        out.family("api_calls", "Commands of the API, by method", "method", calls)?;
-        let errors = locked(&stats.api_errors).clone();
-        let errors = errors.into_iter().map(|(code, count)| (code.to_string(), count));
-        out.family("api_errors", "Commands of the API that failed, by code", "code", errors)?;
         let failed = locked(&stats.failed_handshakes).clone();
         let help = "Handshakes that failed, by reason";
         out.family("handshake_failures", help, "reason", failed)
@@ -286,7 +281,21 @@ impl Scrape {
             *closes.entry(code.to_string()).or_default() += count;
         }
         out.family("closes", "Connections closed, by code", "code", closes)?;
+        self.api(out)?;
         self.lag(out)
+    }
+
+    fn api(&self, out: &mut Exposition<'_>) -> fmt::Result {
+        let all = || self.0.shards.iter().map(|shard| &shard.stats);
+        let (mut calls, mut errors) = (BTreeMap::new(), BTreeMap::new());
+        for (method, count) in all().flat_map(|stats| locked(&stats.api_calls).clone()) {
+            *calls.entry(method).or_default() += count;
+        }
+        for (code, count) in all().flat_map(|stats| locked(&stats.api_errors).clone()) {
+            *errors.entry(code.to_string()).or_default() += count;
+        }
+        out.family("api_calls", "Commands of the API, by method", "method", calls)?;
+        out.family("api_errors", "Commands of the API that failed, by code", "code", errors)
     }
 
     fn lag(&self, out: &mut Exposition<'_>) -> fmt::Result {

@@ -35,7 +35,7 @@ pub(super) async fn route(
         Err(fault)
     } else if let Some(method) = path.strip_prefix("/api/") {
         let method = method.to_owned();
-        api::answer(&shard.hub, &method, request, pace).await
+        api::answer(shard, &method, request, pace).await
     } else {
         pace.received();
         match path {

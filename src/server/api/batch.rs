@@ -6,12 +6,12 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{ANSWER_BYTES, Method, TURN, call, parse};
-use crate::hub::Inner;
 use crate::protocol::centrifuge::Error;
 use crate::server::respond::Fault;
+use crate::shard::Shard;
 
 /// `{"replies":[…]}`, each as Centrifugo gives it: the result under its method's name, or an error.
-pub(super) async fn answer(hub: &Inner, body: &[u8]) -> Result<String, Fault> {
+pub(super) async fn answer(shard: &Shard, body: &[u8]) -> Result<String, Fault> {
     #[derive(Deserialize)]
     struct Batch<'a> {
         #[serde(borrow)]
@@ -29,7 +29,7 @@ pub(super) async fn answer(hub: &Inner, body: &[u8]) -> Result<String, Fault> {
                 "the answer is too large; ask for less in one batch",
             ))
         } else {
-            reply(hub, command).await
+            reply(shard, command).await
         };
         answer.push_str(&reply.unwrap_or_else(|fault| fault.to_json()));
         if i % TURN == TURN - 1 {
@@ -41,13 +41,12 @@ pub(super) async fn answer(hub: &Inner, body: &[u8]) -> Result<String, Fault> {
 }
 
 /// Carries out `{"<method>":{…}}`.
-async fn reply(hub: &Inner, command: &RawValue) -> Result<String, Fault> {
+async fn reply(shard: &Shard, command: &RawValue) -> Result<String, Fault> {
     let named: BTreeMap<String, &RawValue> = parse(command.get().as_bytes())?;
     let [(name, body)] = &named.into_iter().collect::<Vec<_>>()[..] else {
         return Err(Fault::bad_request("bad request: a command has one key, its method"));
     };
-    let method = Method::named(name)
-        .ok_or_else(|| Fault::not_found(format!("unknown method; use {}", Method::names())))?;
-    let result = call(hub, method, body.get().as_bytes()).await?;
+    let method = Method::named(name)?;
+    let result = call(shard, method, body.get().as_bytes()).await?;
     Ok(format!(r#"{{"{name}":{result}}}"#))
 }

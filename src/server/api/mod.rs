@@ -10,8 +10,6 @@ mod info;
 mod publish;
 mod users;
 
-use std::sync::Arc;
-
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
@@ -28,26 +26,26 @@ use super::respond::{Body, Fault, result, text_of_json};
 use crate::config::Namespace;
 use crate::hub::Inner;
 use crate::protocol::centrifuge::Error;
+use crate::shard::Shard;
 
 /// Answers `POST /api/<method>`.
 pub(super) async fn answer(
-    hub: &Arc<Inner>,
+    shard: &Shard,
     method: &str,
     request: Request<Incoming>,
     pace: &Pace,
 ) -> Result<Response<Body>, Fault> {
-    authorize(hub, &request)?;
-    let method = Method::named(method)
-        .ok_or_else(|| Fault::not_found(format!("unknown method; use {}", Method::names())))?;
+    authorize(&shard.hub, &request)?;
+    let method = Method::named(method)?;
     if request.method() != hyper::Method::POST {
         return Err(Fault::method_not_allowed("POST"));
     }
-    let body = read(request, hub.config.limits.request_bytes).await?;
+    let body = read(request, shard.hub.config.limits.request_bytes).await?;
     pace.received();
     if method == Method::Batch {
-        return batch::answer(hub, &body).await.map(text_of_json);
+        return batch::answer(shard, &body).await.map(text_of_json);
     }
-    match call(hub, method, &body).await {
+    match call(shard, method, &body).await {
         Ok(answer) => Ok(result(&answer)),
         Err(fault) if method.is_own() => Err(fault),
         Err(fault) => Err(fault.in_band()),
@@ -95,12 +93,12 @@ impl Method {
         ("user", Self::User),
     ];
 
-    fn named(name: &str) -> Option<Self> {
-        Self::NAMED.into_iter().find(|(named, _)| *named == name).map(|(_, method)| method)
-    }
-
-    fn names() -> String {
-        Self::NAMED.map(|(name, _)| name).join(", ")
+    fn named(name: &str) -> Result<Self, Fault> {
+        let found = Self::NAMED.into_iter().find(|(named, _)| *named == name);
+        found.map(|(_, method)| method).ok_or_else(|| {
+            let names = Self::NAMED.map(|(name, _)| name).join(", ");
+            Fault::not_found(format!("unknown method; use one of {names}"))
+        })
     }
 
     fn name(self) -> &'static str {
@@ -114,7 +112,8 @@ impl Method {
 }
 
 /// Carries out one command, and counts it.
-async fn call(hub: &Inner, method: Method, body: &[u8]) -> Result<String, Fault> {
+async fn call(shard: &Shard, method: Method, body: &[u8]) -> Result<String, Fault> {
+    let hub = &*shard.hub;
     let result = match method {
         Method::Batch => Err(Fault::bad_request("a batch holds no batch")),
         Method::Broadcast => publish::broadcast(hub, body).await,
@@ -133,7 +132,7 @@ async fn call(hub: &Inner, method: Method, body: &[u8]) -> Result<String, Fault>
         Method::Unsubscribe => users::unsubscribe(hub, body).await,
         Method::User => users::user(hub, body),
     };
-    hub.stats.called(method.name(), result.as_ref().err().map(Fault::code));
+    shard.stats().called(method.name(), result.as_ref().err().map(Fault::code));
     result
 }
 
@@ -222,9 +221,9 @@ mod tests {
     #[test]
     fn the_documentation_has_every_method() {
         let documentation = include_str!("../../../docs/api.md");
-        for (name, method) in Method::NAMED {
+        for (name, _) in Method::NAMED {
             assert!(documentation.contains(&format!("\n### {name}\n")), "{name}");
-            assert_eq!((Method::named(name), method.name()), (Some(method), name));
+            assert_eq!(Method::named(name).map(Method::name).ok(), Some(name));
         }
     }
 }
