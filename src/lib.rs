@@ -1,12 +1,12 @@
 //! A lock-free, high-throughput broadcast engine: one message in, every connected WebSocket peer
 //! gets it, at the cost the kernel alone would charge.
 //!
-//! fanfare knows which connections belong to which user, sends to all or to one user (every tab),
-//! and evicts peers that are dead or cannot keep up. This crate is the engine and the server
+//! fanfare knows which connections belong to which user, sends to all, to one user (every tab) or
+//! to a channel, and evicts peers that are dead or cannot keep up. This crate is the engine and the server
 //! around it; the binary is a command line on top.
 //!
 //! ```text
-//!  publisher: chat peer | POST /api/… | Hub::broadcast, Hub::send_to_user
+//!  publisher: a peer | POST /api/… | Hub::broadcast, Hub::publish, Hub::send_to_user
 //!      │  admission: room in the ring is reserved, or the publish waits or is refused;
 //!      │  then the message is encoded, once
 //!      ▼
@@ -26,7 +26,7 @@
 //! - [`hook`]: how an application decides what peers may do, and is told who comes and goes.
 //! - [`protocol`]: what is spoken inside WebSocket messages. [`frame`]: RFC 6455, sans-IO.
 //! - [`server`]: HTTP, the handshake, the API, and the door for embedders.
-//! - The engine, private: `ring`, `registry`, `shard`, `inbox`, `connection`, `presence`, `reader`,
+//! - The engine, private: `publish`, `order`, `ring`, `registry`, `channel`, `shard`, `inbox`, `connection`, `presence`, `reader`,
 //!   `heartbeat`, and the hot path `pump`, `outbox`, `writer`.
 //!
 //! # Example

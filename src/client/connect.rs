@@ -87,7 +87,7 @@ impl Call<'_> {
         let Some(who) = self.connection.who() else { return Ok(results) };
         for (name, options) in subs {
             let namespace = self.namespace(&name)?;
-            let result = self.enter_by_server(who, &name, namespace, were.get(&*name), options);
+            let result = self.enter_by_server(who, &name, namespace, were.get(&*name), &options);
             // It has come in already, and would take an error for not having.
             let result = result.map_err(|_| CloseReason::CHANNEL_LIMIT)?;
             results.insert(name, RawValue::from_string(result).map_err(|_| Error::INTERNAL)?);

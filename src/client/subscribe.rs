@@ -39,7 +39,7 @@ impl Call<'_> {
             expires: ends,
             ..Terms::of_server(who, namespace, &options)
         };
-        self.enter(&asked.channel, namespace, Some(asked), terms, options.data, expires)
+        self.enter(&asked.channel, namespace, Some(asked), terms, options.data.as_deref(), expires)
     }
 
     /// Subscribes a peer to what its connection token names.
@@ -49,10 +49,10 @@ impl Call<'_> {
         name: &str,
         namespace: &Namespace,
         asked: Option<&centrifuge::Subscribe<'_>>,
-        options: SubscriptionOptions,
+        options: &SubscriptionOptions,
     ) -> Result<String, Refusal> {
-        let terms = Terms::of_server(who, namespace, &options);
-        self.enter(name, namespace, asked, terms, options.data, None)
+        let terms = Terms::of_server(who, namespace, options);
+        self.enter(name, namespace, asked, terms, options.data.as_deref(), None)
     }
 
     pub(super) fn unsubscribe(&self, channel: &str) -> String {
@@ -111,7 +111,7 @@ impl Call<'_> {
         namespace: &Namespace,
         asked: Option<&centrifuge::Subscribe<'_>>,
         terms: Terms,
-        data: Option<Box<RawValue>>,
+        data: Option<&RawValue>,
         expires: Option<SystemTime>,
     ) -> Result<String, Refusal> {
         let recover = asked.filter(|asked| asked.recover).map(|asked| Recover {
@@ -139,7 +139,7 @@ impl Call<'_> {
             was_recovering,
             recovered,
             publications: publications.map_err(|_| Error::INTERNAL)?,
-            data: data.as_deref(),
+            data,
         }))
     }
 }
