@@ -258,6 +258,8 @@ pub(crate) enum Protocol {
     Chat,
     /// The Centrifuge protocol.
     Centrifuge,
+    /// Server-Sent Events.
+    Sse,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

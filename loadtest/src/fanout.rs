@@ -32,10 +32,11 @@ pub(crate) fn wire(options: &Fanout) -> Result<Wire, Failure> {
     let channels = Channels::new(options.channels, options.subscriptions_per_connection)?;
     match options.protocol {
         Protocol::Chat if options.channels > 1 => {
-            Err(Failure::Setup("chat has no channels; use --protocol centrifuge".to_owned()))
+            Err(Failure::Setup("chat has no channels; use --protocol centrifuge or sse".to_owned()))
         }
         Protocol::Chat => Ok(Wire::Chat),
         Protocol::Centrifuge => Ok(Wire::Centrifuge(channels)),
+        Protocol::Sse => Ok(Wire::Sse(channels)),
     }
 }
 
@@ -63,7 +64,13 @@ impl Load {
         let source = match (options.publish, wire) {
             (Publish::Peer, Wire::Centrifuge(channels)) => Source::Client(size, channels),
             (Publish::Peer, Wire::Bare | Wire::Chat) => Source::Chat(size),
-            (Publish::Http, Wire::Centrifuge(channels)) => Source::Publish(size, key()?, channels),
+            (Publish::Peer, Wire::Sse(_)) => {
+                let text = "who reads a stream cannot publish; use --publish http";
+                return Err(Failure::Setup(text.to_owned()));
+            }
+            (Publish::Http, Wire::Centrifuge(channels) | Wire::Sse(channels)) => {
+                Source::Publish(size, key()?, channels)
+            }
             (Publish::Http, Wire::Bare | Wire::Chat) => Source::Broadcast(size, key()?),
         };
         Ok(Self {

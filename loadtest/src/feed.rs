@@ -83,7 +83,7 @@ impl Feed {
             Some(backend) => backend.writer.clone(),
             None => subscribers.add(target.connect_publisher(user).await?, |_| ()),
         };
-        if !target.is_floor() {
+        if target.answers_pings() {
             subscribers.call_roll().await?;
         }
         let publisher = Publisher::new(writer, Encoder::new(0, source, target.address()), clock)?;

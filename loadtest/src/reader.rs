@@ -13,9 +13,10 @@ use tokio::net::tcp::OwnedReadHalf;
 
 use crate::centrifuge;
 use crate::clock::Clock;
+use crate::events::Events;
 use crate::failure::Failure;
-use crate::scanner::{CLOSE, Frame, PING, Scanner, TEXT};
-use crate::target::Link;
+use crate::scanner::{CLOSE, Frame, Masked, PING, Scanner, TEXT};
+use crate::target::{Form, Link};
 use crate::writer::Writer;
 
 /// What all readers of a run share.
@@ -66,13 +67,32 @@ impl fmt::Display for End {
     }
 }
 
+/// What finds the frames in the input.
+#[derive(Debug)]
+enum Scanning {
+    Frames(Scanner),
+    Events(Events),
+}
+
+impl Scanning {
+    fn scan(&mut self, input: &[u8], visit: impl FnMut(Frame<'_>)) -> Result<(), Masked> {
+        match self {
+            Self::Frames(scanner) => scanner.scan(input, visit),
+            Self::Events(events) => {
+                events.scan(input, visit);
+                Ok(())
+            }
+        }
+    }
+}
+
 /// One connection's reading side; answers pings.
 #[derive(Debug)]
 pub(crate) struct Reader {
     read: OwnedReadHalf,
     writer: Rc<Writer>,
     early: Bytes,
-    scanner: Scanner,
+    scanner: Scanning,
     scratch: Scratch,
 }
 
@@ -82,7 +102,10 @@ impl Reader {
             read: link.read,
             writer: link.writer,
             early: link.early,
-            scanner: Scanner::default(),
+            scanner: match link.form {
+                Form::Frames => Scanning::Frames(Scanner::default()),
+                Form::Events => Scanning::Events(Events::default()),
+            },
             scratch: scratch.clone(),
         }
     }
@@ -124,7 +147,7 @@ impl Reader {
 }
 
 fn scan(
-    scanner: &mut Scanner,
+    scanner: &mut Scanning,
     writer: &Writer,
     input: &[u8],
     now: u64,

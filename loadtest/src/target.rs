@@ -22,6 +22,7 @@ use crate::channels::Channels;
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::opening::Opening;
+use crate::sse;
 use crate::writer::Writer;
 
 /// A server to connect to, and how.
@@ -43,6 +44,8 @@ pub(crate) enum Wire {
     Chat,
     /// The Centrifuge protocol, subscribed to some of the channels.
     Centrifuge(Channels),
+    /// Server-Sent Events, of some of the channels.
+    Sse(Channels),
 }
 
 impl Target {
@@ -68,8 +71,9 @@ impl Target {
         Self { is_narrow: true, ..self }
     }
 
-    pub(crate) fn is_floor(&self) -> bool {
-        self.wire == Wire::Bare
+    /// Whether a ping is answered, so that who answers is known to be subscribed.
+    pub(crate) fn answers_pings(&self) -> bool {
+        matches!(self.wire, Wire::Chat | Wire::Centrifuge(_))
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -101,6 +105,7 @@ impl Target {
     pub(crate) async fn connect(&self, user: u32) -> Result<Link, Failure> {
         match self.wire {
             Wire::Bare | Wire::Chat => self.open(user).await,
+            Wire::Sse(channels) => self.stream(user, channels.of(user)).await,
             Wire::Centrifuge(channels) => {
                 let channels = channels.of(user).map(|channel| (channel, None));
                 Ok(self.subscribe(user, channels).await?.0.into_link())
@@ -110,13 +115,9 @@ impl Target {
 
     /// A connection of a user who publishes: to do that on a channel, one must be subscribed to it.
     pub(crate) async fn connect_publisher(&self, user: u32) -> Result<Link, Failure> {
-        match self.wire {
-            Wire::Bare | Wire::Chat => self.open(user).await,
-            Wire::Centrifuge(channels) => {
-                let all = (0..channels.count()).map(|channel| (channel, None));
-                Ok(self.subscribe(user, all).await?.0.into_link())
-            }
-        }
+        let Wire::Centrifuge(channels) = self.wire else { return self.connect(user).await };
+        let all = (0..channels.count()).map(|channel| (channel, None));
+        Ok(self.subscribe(user, all).await?.0.into_link())
     }
 
     /// Connects many users, in any order.
@@ -140,6 +141,22 @@ impl Target {
         let count = centrifuge::subscribe(&mut frame, channels);
         let replies = client.ask(&frame, 1 + count).await?.into_iter();
         Ok((client, replies.filter_map(|reply| reply.subscribe).collect()))
+    }
+
+    /// A stream of a user.
+    async fn stream(
+        &self,
+        user: u32,
+        channels: impl Iterator<Item = u32>,
+    ) -> Result<Link, Failure> {
+        let setup = |what: &dyn std::fmt::Display| {
+            Failure::Setup(format!("cannot stream from {}: {what}", self.address))
+        };
+        let names: Vec<_> = channels.map(Channels::name).collect();
+        let (path, token) = (format!("/sse?channels={}", names.join(",")), self.token(user)?);
+        let opening = async { sse::open(self.dial(user).await?, &path, &token).await };
+        let opened = timeout(PATIENCE, opening).await.map_err(|_| setup(&"it does not answer"))?;
+        opened.map_err(|error| setup(&error))
     }
 
     /// A WebSocket of a user.
@@ -176,12 +193,17 @@ impl Target {
             .downcast::<TokioIo<TcpStream>>()
             .map_err(|_| cannot_connect(&"the handshake left no TCP stream"))?;
         let (read, write) = parts.io.into_inner().into_split();
-        Ok(Link { read, writer: Rc::new(Writer::new(write)), early: parts.read_buf })
+        Ok(Link {
+            read,
+            writer: Rc::new(Writer::new(write)),
+            early: parts.read_buf,
+            form: Form::Frames,
+        })
     }
 
     fn request(&self, user: u32) -> Result<Request<Empty<Bytes>>, Failure> {
         let path = match self.wire {
-            Wire::Bare => "/",
+            Wire::Bare | Wire::Sse(_) => "/",
             Wire::Chat => "/ws/chat",
             Wire::Centrifuge(_) => "/connection/websocket",
         };
@@ -205,6 +227,15 @@ pub(crate) struct Link {
     pub(crate) writer: Rc<Writer>,
     /// What came together with the end of the handshake.
     pub(crate) early: Bytes,
+    pub(crate) form: Form,
+}
+
+/// What a server sends on a connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Form {
+    /// Of WebSocket.
+    Frames,
+    Events,
 }
 
 fn resolve(url: &str) -> Result<SocketAddr, Failure> {

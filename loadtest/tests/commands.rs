@@ -86,6 +86,19 @@ fn fanout_counts_every_delivery_on_channels() {
 }
 
 #[test]
+fn fanout_counts_every_delivery_of_a_stream() {
+    let server = Server::start(open_channels);
+    let channels = ["--protocol", "sse", "--channels", "20", "--publish", "http"];
+    let spread = ["--connections", "10", "--subscriptions-per-connection", "6", "--rate", "200"];
+    let report = server.report("fanout", &[&channels[..], &spread].concat());
+    assert_eq!(report["expected"], json!((64 + 120) * 3));
+    assert_eq!(report["received"], report["expected"]);
+    let event = "event: load00000\ndata: {\"body\":\"\"}\n\n".len() + 128;
+    assert_eq!(report["payload_bytes"], json!(event));
+    assert_eq!(report["ends"], json!({}));
+}
+
+#[test]
 fn channels_are_compared_with_a_floor_that_sends_each_frame_to_one() {
     let server = Server::start(open_channels);
     let load = ["--connections", "20", "--channels", "20", "--rate", "200", "--publish", "http"];
@@ -273,6 +286,11 @@ fn what_cannot_be_used_is_said_in_one_line() {
         (&["audit", "--url", &open, "--channels", "10"], "channel.recovery = stream"),
         (&["recover", "--url", &open, "--channels", "10"], "channel.recovery = stream"),
         (&["fanout", "--url", &url, "--channels", "2"], "chat has no channels"),
+        (&["fanout", "--url", &url, "--protocol", "sse"], "use --publish http"),
+        (
+            &["fanout", "--url", &url, "--protocol", "sse", "--publish", "http"],
+            "channel.subscribe = anyone",
+        ),
         (&["fanout", "--url", &url, "--protocol", "centrifuge", "--channels", "2"], "evenly"),
         (&["stalled", "--url", &nowhere], "Connection refused"),
         (&["flood", "--url", &url, "--secret", "another secret"], "close 1008"),
