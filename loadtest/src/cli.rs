@@ -320,7 +320,11 @@ const EXAMPLES: &str = "Examples:
   fanfare-loadtest fanout --rate 20 --compare floor --rounds 5 --pid $(pidof fanfare) --json
   fanfare-loadtest storm --connections 10000
   fanfare-loadtest stalled --connections 1000 --stalled 100 --pid $(pidof fanfare)
+  fanfare-loadtest fanout --protocol centrifuge --publish http --channels 100 --connections 1000
+  fanfare-loadtest subscribe --connections 1000 --channels 100 --pid $(pidof fanfare)
+  fanfare-loadtest recover --connections 5000 --channels 1000
   fanfare-loadtest audit --publishers 4 --rate 1000
+  fanfare-loadtest audit --channels 20 --duration 10m
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, or the server could not be used.";
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use crate::centrifuge::{self, PUBLISH, Position, SUBSCRIBE, Said};
+use crate::centrifuge::{self, PUBLISH, Position, Push, SUBSCRIBE, Said, Subscribed};
 use crate::channels::Channels;
 use crate::cli::Audit;
 use crate::client::Client;
@@ -221,33 +221,36 @@ impl Restless {
             let fault = format!("error {} to command {}", error.code, said.id.min(PUBLISH));
             count(&self.counts.faults, fault);
         }
-        let mut streams = self.streams.borrow_mut();
-        if let Some(is) = said.subscribe
-            && let Some(stream) = said.id.checked_sub(SUBSCRIBE).map(|n| n as usize)
-            && let Some(stream) = streams.get_mut(stream)
-        {
-            match stream.come_back(&is, self.window) {
-                Comeback::Recovered(publications) => {
-                    add(&self.counts.recovered, 1);
-                    add(&self.counts.publications, publications);
-                }
-                Comeback::Unrecovered => add(&self.counts.unrecovered, 1),
-            }
+        if let Some((is, place)) = said.subscribe.zip(said.id.checked_sub(SUBSCRIBE)) {
+            self.note_comeback(place, &is);
         }
-        let Some(push) = said.push else { return Use::Goes };
+        said.push.map_or(Use::Goes, |push| self.note_push(push))
+    }
+
+    /// Takes note of the reply to the subscribe command of a place in the frame.
+    fn note_comeback(&self, place: u32, is: &Subscribed) {
+        let mut streams = self.streams.borrow_mut();
+        let Some(stream) = streams.get_mut(place as usize) else { return };
+        match stream.come_back(is, self.window) {
+            Comeback::Recovered(publications) => {
+                add(&self.counts.recovered, 1);
+                add(&self.counts.publications, publications);
+            }
+            Comeback::Unrecovered => add(&self.counts.unrecovered, 1),
+        }
+    }
+
+    fn note_push(&self, push: Push) -> Use {
         if let Some(publication) = push.publication {
+            let mut streams = self.streams.borrow_mut();
             match streams.iter_mut().find(|stream| stream.name == push.channel) {
                 Some(stream) => stream.follow(&publication),
                 None => count(&self.counts.faults, "a channel is not subscribed to".to_owned()),
             }
         }
-        match push.unsubscribe {
-            Some(ended) => {
-                count(&self.counts.unsubscribed, ended.code);
-                Use::Ended
-            }
-            None => Use::Goes,
-        }
+        let Some(ended) = push.unsubscribe else { return Use::Goes };
+        count(&self.counts.unsubscribed, ended.code);
+        Use::Ended
     }
 }
 
