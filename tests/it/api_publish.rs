@@ -157,18 +157,22 @@ fn a_publish_that_cannot_be_carried_out_is_an_error_under_200() {
 }
 
 #[test]
-fn without_room_a_channel_is_error_111_and_a_user_503() {
-    // Room for four, and a batch that has no turn of the pump in between.
+fn without_room_a_publish_is_error_111_and_leaves_no_trace() {
+    // Room for four, and a batch in which the pump has no turn.
     let server = TestServer::with(|config| {
         config.limits.ring_messages = 4;
         config.channel.history_size = 10;
     });
     let publish = r#"{"publish":{"channel":"news","data":1}}"#;
     let commands = [publish; 6].join(",");
-    let replies = batch(&server, &format!(r#"{{"commands":[{commands}]}}"#));
+    let all = r#"{"broadcast_all":{"data":1}}"#;
+    let history = r#"{"history":{"channel":"news"}}"#;
+    let replies = batch(&server, &format!(r#"{{"commands":[{commands},{all},{history}]}}"#));
     assert_eq!(replies[3]["publish"]["offset"], 4);
-    assert_eq!(replies[4]["error"]["code"], 111);
-    assert_eq!(replies[5]["error"]["code"], 111);
+    for reply in &replies[4..7] {
+        assert_eq!(reply["error"]["code"], 111);
+    }
+    assert_eq!(replies[7]["history"]["offset"], 4);
 }
 
 /// Channels outside of a namespace remember, those of `plain` do not.
