@@ -75,6 +75,17 @@ impl fmt::Debug for Lack {
     }
 }
 
+/// What becomes of a command.
+enum Turn {
+    Close(CloseReason),
+    /// It is answered, or needs no answer; `is_faulty` if it was refused by its sender's fault.
+    Reply {
+        reply: String,
+        is_faulty: bool,
+    },
+    Wait(Lack),
+}
+
 /// Why a command has no result.
 enum Refusal {
     Close(CloseReason),
@@ -93,45 +104,46 @@ impl Call<'_> {
         let (mut outcome, mut replies) = (Outcome::default(), String::new());
         let mut lines = centrifuge::lines(frame);
         while let Some(line) = lines.next() {
-            let lack = if self.is_outbox_full(replies.len()) {
-                Some(Lack::Outbox)
-            } else {
-                match self.carry_out(line) {
-                    Ok(reply) => {
-                        push_line(&mut replies, &reply);
-                        None
-                    }
-                    Err((_, Refusal::Error(Error::TOO_MANY_REQUESTS))) if !is_last_try => {
-                        Some(Lack::Ring)
-                    }
-                    Err((_, Refusal::Undecided(decision))) => Some(Lack::Answer(decision)),
-                    Err((id, Refusal::Denied(denial))) => {
-                        push_line(&mut replies, &centrifuge::error(id, &denial));
-                        None
-                    }
-                    Err((id, Refusal::Error(error))) => {
-                        outcome.is_faulty |= error.is_of_sender();
-                        push_line(&mut replies, &centrifuge::error(id, &error));
-                        None
-                    }
-                    Err((_, Refusal::Close(reason))) => {
-                        self.answer(replies);
-                        self.shard.close(self.connection, &reason);
-                        return outcome;
-                    }
+            match self.turn(line, replies.len(), is_last_try) {
+                Turn::Reply { reply, is_faulty } => {
+                    outcome.is_faulty |= is_faulty;
+                    push_line(&mut replies, &reply);
                 }
-            };
-            if let Some(lack) = lack {
-                let rest: Vec<_> = [line].into_iter().chain(lines).collect();
-                let (answer, commands) = (self.answer.take(), rest.join("\n"));
-                outcome.waiting = Some(Waiting { lack, answer, commands });
-                break;
+                Turn::Wait(lack) => {
+                    let rest: Vec<_> = [line].into_iter().chain(lines).collect();
+                    let (answer, commands) = (self.answer.take(), rest.join("\n"));
+                    outcome.waiting = Some(Waiting { lack, answer, commands });
+                    break;
+                }
+                Turn::Close(reason) => {
+                    self.answer(replies);
+                    self.shard.close(self.connection, &reason);
+                    return outcome;
+                }
             }
             self.answer = None;
             is_last_try = false;
         }
         self.answer(replies);
         outcome
+    }
+
+    /// What becomes of one command, when so many bytes of replies wait already.
+    fn turn(&self, line: &str, replies: usize, is_last_try: bool) -> Turn {
+        if self.is_outbox_full(replies) {
+            return Turn::Wait(Lack::Outbox);
+        }
+        let reply = |reply, is_faulty| Turn::Reply { reply, is_faulty };
+        match self.carry_out(line) {
+            Ok(result) => reply(result, false),
+            Err((_, Refusal::Close(reason))) => Turn::Close(reason),
+            Err((id, Refusal::Denied(denial))) => reply(centrifuge::error(id, &denial), false),
+            Err((_, Refusal::Error(Error::TOO_MANY_REQUESTS))) if !is_last_try => {
+                Turn::Wait(Lack::Ring)
+            }
+            Err((id, Refusal::Error(it))) => reply(centrifuge::error(id, &it), it.is_of_sender()),
+            Err((_, Refusal::Undecided(decision))) => Turn::Wait(Lack::Answer(decision)),
+        }
     }
 
     /// Whether what waits for the peer, with so much more, must go out before anything else is

@@ -136,6 +136,14 @@ impl Application {
 }
 
 impl Inner {
+    /// The answer to a question that was asked.
+    pub(crate) async fn answer(&self, decision: Decision) -> Answer {
+        match &self.application {
+            Some(application) => application.answer(decision).await,
+            None => Ok(None),
+        }
+    }
+
     /// A yes, also where there is no application or it has no say.
     pub(crate) async fn consent(&self, question: &Question<'_>) -> Result<Consent, Refusal> {
         let Some(application) = &self.application else { return Ok(Consent::default()) };

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::{Dialog, Speaker};
 use crate::client::{self, Call, Lack};
+use crate::config::Limits;
 use crate::error::PublishError;
 use crate::hook::{Act, Answer, Consent, Decision, Question, Refusal};
 use crate::message::Message;
@@ -66,12 +67,24 @@ impl Dialog {
         }
     }
 
-    /// Reads no further until there is what is lacking. For room in the ring it waits a time, then
-    /// what waits is refused.
+    /// Reads no further until nothing lacks, or the connection closes.
     pub(super) async fn wait(&mut self, waiting: Waiting) {
-        let (connection, hub) = (self.connection.clone(), self.shard.hub.clone());
-        let publish_wait = hub.config.limits.publish_wait;
+        let connection = self.connection.clone();
         connection.life.is_paused.set(true);
+        tokio::select! {
+            biased;
+            () = connection.closed() => return,
+            () = self.get_on(waiting) => {}
+        }
+        connection.life.is_paused.set(false);
+        connection.life.pinged.set(0);
+    }
+
+    /// Goes on whenever there is what was lacking. Room in the ring is waited for a time, then what
+    /// waits is refused.
+    async fn get_on(&mut self, waiting: Waiting) {
+        let (connection, hub) = (self.connection.clone(), self.shard.hub.clone());
+        let Limits { publish_wait, outbox_bytes, .. } = hub.config.limits;
         let mut patience = pin!(tokio::time::sleep(publish_wait));
         let mut freed = hub.ring.freed();
         let mut waiting = match waiting {
@@ -86,31 +99,16 @@ impl Dialog {
                 Lack::Answer(decision) => {
                     // What is asked is a copy of what waits.
                     self.hold(held + 2 * what.len());
-                    let answer = async {
-                        match &hub.application {
-                            Some(application) => application.answer(decision).await,
-                            None => Ok(None),
-                        }
-                    };
-                    let answer = tokio::select! {
-                        biased;
-                        () = connection.closed() => return,
-                        answer = answer => answer,
-                    };
+                    let answer = hub.answer(decision).await;
                     // The application's time is not the ring's.
                     patience.as_mut().reset(Instant::now() + publish_wait);
                     self.resume(what, answer)
                 }
-                Lack::Outbox => tokio::select! {
-                    biased;
-                    () = connection.closed() => return,
-                    () = connection.outbox_below(hub.config.limits.outbox_bytes / 2) => {
-                        self.retry(what, false)
-                    }
-                },
+                Lack::Outbox => {
+                    connection.outbox_below(outbox_bytes / 2).await;
+                    self.retry(what, false)
+                }
                 Lack::Ring => tokio::select! {
-                    biased;
-                    () = connection.closed() => return,
                     () = freed.wait() => self.retry(what, false),
                     () = &mut patience => {
                         hub.stats.refuse(PublishError::Overloaded);
@@ -119,8 +117,6 @@ impl Dialog {
                 },
             }
         }
-        connection.life.is_paused.set(false);
-        connection.life.pinged.set(0);
     }
 
     /// Has so many bytes count as held by the connection.

@@ -1,6 +1,6 @@
 use std::path::Path;
 
-use crate::support::{FANFARE, Service, path, program, python, run, with_secrets};
+use crate::support::{FANFARE, Service, fanfare, path, program, python, run, with_secrets};
 
 #[test]
 fn the_axum_app_notifies_the_author_in_every_tab() {
@@ -18,6 +18,22 @@ fn the_fastapi_app_notifies_the_author_in_every_tab() {
     uvicorn.env("FANFARE_URL", &server.url);
     let app = Service::start(uvicorn);
     server.run(python("like.py", &[&app.url, &websocket(&server, "/ws/chat")]));
+}
+
+#[test]
+fn the_hooks_app_moderates_the_chat_and_knows_who_is_there() {
+    let secret = ("FANFARE_HOOK_SECRET", "a secret of hooks for tests");
+    let directory = path("examples/hooks");
+    let options = ["main:app", "--port", "0", "--app-dir", directory.to_str().unwrap()];
+    let mut uvicorn = program(path(".venv/bin/uvicorn"), &options);
+    uvicorn.env(secret.0, secret.1);
+    let app = Service::start(uvicorn);
+    let mut server = fanfare(&["dev", "--bind", "127.0.0.1:0"]);
+    server.env("FANFARE_HOOK_URL", format!("{}/hook", app.url)).env(secret.0, secret.1);
+    server.env("FANFARE_HOOK_CALLS", "publish,rpc,users").env("FANFARE_CHAT_LINGER", "100ms");
+    let server = Service::start(server);
+    let paths = ["/ws/chat", "/connection/websocket"].map(|path| websocket(&server, path));
+    server.run(python("hooks.py", &[&paths[0], &paths[1]]));
 }
 
 #[test]
