@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use super::{TokenError, Verifier, numeric_date, subject};
@@ -119,6 +120,9 @@ impl Verifier {
         now: SystemTime,
     ) -> Result<ConnectionGrant, TokenError> {
         let claims: ConnectionClaims = self.claims(token)?;
+        if claims.channel.is_some() {
+            return Err(TokenError::Channel);
+        }
         let expires = expiry(claims.exp.as_deref(), claims.nbf.as_deref(), now)?;
         let mut subs = claims.subs;
         for channel in claims.channels {
@@ -148,6 +152,7 @@ struct ConnectionClaims {
     exp: Option<Box<RawValue>>,
     nbf: Option<Box<RawValue>>,
     sub: Option<Box<RawValue>>,
+    channel: Option<IgnoredAny>,
     #[serde(default, deserialize_with = "read_one_line")]
     info: Option<Box<RawValue>>,
     #[serde(default)]
@@ -235,6 +240,13 @@ mod tests {
         let grant = connection(&json!({"sub": "42", "exp": 1001})).unwrap();
         assert_eq!(grant.user, Some(UserId::from(42)));
         assert_eq!(grant.expires, Some(now() + Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn a_subscription_token_connects_nobody() {
+        for claims in [json!({"sub": "42", "channel": "news"}), json!({"channel": ""})] {
+            assert_eq!(connection(&claims).err(), Some(TokenError::Channel), "{claims}");
+        }
     }
 
     #[test]

@@ -97,6 +97,9 @@ pub enum TokenError {
     /// An `alg` that `auth.algorithms` does not allow.
     #[error("the token's algorithm is not in auth.algorithms")]
     Algorithm,
+    /// A `channel` claim: a token for one subscription is none for a connection.
+    #[error("the token is for a subscription; connect with one that has no channel claim")]
+    Channel,
     /// The header lists critical extensions.
     #[error("the token's header has a crit member, which is not supported")]
     Critical,
@@ -150,6 +153,7 @@ impl TokenError {
     pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Algorithm => "algorithm",
+            Self::Channel => "channel",
             Self::Critical => "critical",
             Self::Expired => "expired",
             Self::Expiry => "expiry",
