@@ -93,7 +93,10 @@ pub(crate) fn positions(id: &str, channels: usize) -> Vec<Option<Position>> {
     }
     let position = |text: &str| {
         let (epoch, offset) = text.split_once(':')?;
-        Some(Position { offset: offset.parse().ok()?, epoch: epoch.into() })
+        // It is told again before it is compared, so no line may break in it.
+        let is_word =
+            epoch.len() <= EPOCH_MAX && epoch.bytes().all(|it| it.is_ascii_alphanumeric());
+        is_word.then_some(Position { offset: offset.parse().ok()?, epoch: epoch.into() })
     };
     let all: Vec<_> = id
         .split(',')
@@ -101,6 +104,9 @@ pub(crate) fn positions(id: &str, channels: usize) -> Vec<Option<Position>> {
         .collect();
     if all.len() == channels { all } else { vec![nowhere(); channels] }
 }
+
+/// Bytes of the longest epoch that a peer may name: more than ours have.
+const EPOCH_MAX: usize = 32;
 
 /// Tells whoever is between that the stream lives. A lone line, as a comment may stand within an
 /// event, and an empty line would end one.
@@ -158,7 +164,15 @@ mod tests {
     #[test]
     fn an_id_of_other_channels_is_a_position_nowhere() {
         let nowhere = position(u64::MAX, "");
-        for (id, channels) in [("e:1", 2), ("e:1,f:2", 1), ("e", 1), ("e:x", 1), ("e:-1", 1)] {
+        for (id, channels) in [
+            ("e:1", 2),
+            ("e:1,f:2", 1),
+            ("e", 1),
+            ("e:x", 1),
+            ("e:-1", 1),
+            ("e\n\ndata:1", 1),
+            (&"e".repeat(33), 1),
+        ] {
             let all = positions(id, channels);
             assert_eq!((all.len(), &all[0]), (channels, &nowhere), "{id}");
         }
