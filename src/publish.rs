@@ -84,7 +84,7 @@ impl Inner {
         let namespace = self.namespace(channel).map_err(|_| PublishError::UnknownChannel)?;
         let mut publication = Publication::new(channel.into(), data);
         (publication.info, publication.tags) = (info, tags);
-        let (size, max) = (publication.size(), namespace.max_bytes(&self.config.limits));
+        let (size, max) = (publication.payload_size(), namespace.max_bytes(&self.config.limits));
         if size > max {
             return Err(PublishError::TooLarge { size, max });
         }

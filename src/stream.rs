@@ -171,16 +171,12 @@ impl Stream {
         if hub.config.namespace(channel)?.recovery != Recovery::Stream {
             return None;
         }
-        let page = Page { limit: RECOVERED_MAX, since: Some(from.clone()), reverse: false };
+        let max_bytes = self.half_an_outbox();
+        let since = Some(from.clone());
+        let page = Page { limit: RECOVERED_MAX, max_bytes, since, reverse: false };
         let read = |state: &State| (state.history.page(&page), state.history.position().offset);
         let (missed, top) = hub.channels.with(channel, |_, state| read(state))?;
-        let mut missed = missed.ok()?;
-        let mut bytes = 0;
-        let mut fits = |publication: &Arc<Publication>| {
-            bytes += publication.data.len();
-            bytes <= self.half_an_outbox()
-        };
-        missed.truncate(missed.iter().position(|it| !fits(it)).unwrap_or(missed.len()));
+        let missed = missed.ok()?;
         let is_next = missed.first().is_some_and(|first| first.offset == from.offset + 1);
         let is_all = missed.last().is_none_or(|last| last.offset == top);
         (is_next && !is_all).then_some(missed)

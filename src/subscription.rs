@@ -21,7 +21,7 @@ use crate::message::Encoding;
 use crate::outbox::Burst;
 use crate::protocol::centrifuge::{self, ClientInfo};
 use crate::protocol::sse;
-use crate::ring::{Load, Reservation};
+use crate::ring::{ENTRY_BYTES, Load, Reservation};
 use crate::shard::Shard;
 use crate::subscribers::Subscriber;
 use crate::user::UserId;
@@ -363,7 +363,7 @@ fn missed(
     max_bytes: usize,
 ) -> Result<Vec<Arc<Publication>>, Unrecoverable> {
     let missed: Vec<_> = state.history.recover(from, RECOVERED_MAX)?.cloned().collect();
-    let bytes: usize = missed.iter().map(|publication| publication.data.len()).sum();
+    let bytes: usize = missed.iter().map(|publication| publication.size() + ENTRY_BYTES).sum();
     if bytes > max_bytes { Err(Unrecoverable) } else { Ok(missed) }
 }
 

@@ -39,6 +39,8 @@ impl Window {
 pub(crate) struct Page {
     /// Publications at most; 0 asks for the position alone.
     pub(crate) limit: usize,
+    /// Bytes at most; the first publication is given however large.
+    pub(crate) max_bytes: usize,
     /// Only what lies after it or, in reverse, before it.
     pub(crate) since: Option<Position>,
     /// The newest first.
@@ -175,10 +177,16 @@ impl History {
             }
         }
         let limit = page.limit.min(end.saturating_sub(begin));
+        let mut bytes = 0;
+        let fits = |publication: &&Arc<Publication>| {
+            let is_first = bytes == 0;
+            bytes += publication.size() + ENTRY_BYTES;
+            is_first || bytes <= page.max_bytes
+        };
         Ok(if page.reverse {
-            self.publications(end - limit, end).rev().cloned().collect()
+            self.publications(end - limit, end).rev().take_while(fits).cloned().collect()
         } else {
-            self.publications(begin, begin + limit).cloned().collect()
+            self.publications(begin, begin + limit).take_while(fits).cloned().collect()
         })
     }
 
@@ -232,7 +240,8 @@ mod tests {
 
     fn paged(history: &History, limit: usize, since: Option<u64>, reverse: bool) -> Vec<u64> {
         let since = since.map(|offset| position(offset, "e"));
-        let page = history.page(&Page { limit, since, reverse }).unwrap();
+        let page = Page { limit, max_bytes: usize::MAX, since, reverse };
+        let page = history.page(&page).unwrap();
         page.iter().map(|publication| publication.offset).collect()
     }
 
@@ -310,8 +319,23 @@ mod tests {
         assert_eq!(paged(&history, 9, Some(5), true), [4, 3]);
         assert_eq!(paged(&history, 9, Some(3), true), [0; 0]);
         assert_eq!(paged(&history, 9, Some(1), true), [0; 0]);
-        let since = Some(position(6, "e"));
-        assert!(history.page(&Page { limit: 1, since, reverse: false }).is_err());
+        let page = Page { limit: 1, since: Some(position(6, "e")), ..Page::default() };
+        assert!(history.page(&page).is_err());
+    }
+
+    #[test]
+    fn a_page_is_bounded_in_bytes_and_never_empty_for_that() {
+        let (mut history, now) = (history(), Instant::now());
+        for _ in 0..5 {
+            publish(&mut history, Window { size: 5, ttl: MINUTE }, usize::MAX, now);
+        }
+        let paged = |max_bytes, reverse| {
+            let page = history.page(&Page { limit: 9, max_bytes, since: None, reverse }).unwrap();
+            page.iter().map(|publication| publication.offset).collect::<Vec<_>>()
+        };
+        assert_eq!(paged(2 * (2 + ENTRY_BYTES), false), [1, 2]);
+        assert_eq!(paged(2 * (2 + ENTRY_BYTES), true), [5, 4]);
+        assert_eq!(paged(1, false), [1]);
     }
 
     #[derive(Clone, Debug)]

@@ -58,9 +58,14 @@ impl Publication {
     }
 
     /// Bytes of what was published.
-    pub(crate) fn size(&self) -> usize {
+    pub(crate) fn payload_size(&self) -> usize {
         let tags = self.tags.iter().map(|(key, value)| key.len() + value.len());
         self.data.len() + tags.sum::<usize>()
+    }
+
+    /// Bytes of that, and of what goes with it of who published it.
+    pub(crate) fn size(&self) -> usize {
+        self.payload_size() + self.info.as_ref().map_or(0, |info| info.size())
     }
 
     /// The publication as one frame of an encoding.

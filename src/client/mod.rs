@@ -156,6 +156,8 @@ impl Call<'_> {
     fn answer(&self, replies: String) {
         if !replies.is_empty() {
             self.shard.reply(self.connection, &Message::text(replies));
+            // An answer may be far larger than what asks for it, and many may ask at once.
+            self.shard.relieve();
         }
     }
 

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use super::{Call, Refusal};
+use crate::channel::State;
 use crate::channel::history::{Page, Position};
 use crate::config::Switch;
 use crate::protocol::centrifuge::{self, Error};
+use crate::ring::ENTRY_BYTES;
 use crate::subscription::RECOVERED_MAX;
 
 impl Call<'_> {
@@ -18,7 +20,8 @@ impl Call<'_> {
         let since =
             since.map(|since| Position { offset: since.offset, epoch: Arc::from(&*since.epoch) });
         let limit = usize::try_from(history.limit).unwrap_or(RECOVERED_MAX).min(RECOVERED_MAX);
-        let page = Page { limit, since, reverse: history.reverse };
+        let max_bytes = self.shard.hub.config.limits.outbox_bytes / 2;
+        let page = Page { limit, max_bytes, since, reverse: history.reverse };
         let read = self.shard.hub.channels.with(&history.channel, |_, state| {
             (state.history.page(&page), state.history.position())
         });
@@ -29,9 +32,15 @@ impl Call<'_> {
 
     pub(super) fn presence(&self, channel: &str) -> Result<String, Refusal> {
         self.may_ask_who(channel)?;
-        let present = |state: &crate::channel::State| centrifuge::presence_result(state.present());
-        let result = self.shard.hub.channels.with(channel, |_, state| present(state));
-        Ok(result.ok_or(Error::INTERNAL)?)
+        // Others need the lock, so the answer is made after it.
+        let present = |state: &State| state.present().cloned().collect::<Vec<_>>();
+        let present = self.shard.hub.channels.with(channel, |_, state| present(state));
+        let present = present.ok_or(Error::INTERNAL)?;
+        let bytes: usize = present.iter().map(|info| info.size() + ENTRY_BYTES).sum();
+        if bytes > self.shard.hub.config.limits.outbox_bytes {
+            return Err(Error::LIMIT_EXCEEDED.into());
+        }
+        Ok(centrifuge::presence_result(present.iter()))
     }
 
     pub(super) fn presence_stats(&self, channel: &str) -> Result<String, Refusal> {

@@ -25,6 +25,14 @@ pub(crate) struct ClientInfo {
     pub(crate) chan_info: Option<Box<RawValue>>,
 }
 
+impl ClientInfo {
+    /// Bytes of it, about.
+    pub(crate) fn size(&self) -> usize {
+        let infos = [&self.conn_info, &self.chan_info].into_iter().flatten();
+        self.user.len() + self.client.len() + infos.map(|info| info.get().len()).sum::<usize>()
+    }
+}
+
 /// Why a command is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Error {

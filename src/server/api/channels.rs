@@ -9,6 +9,7 @@ use crate::config::{Namespace, Switch};
 use crate::hub::Inner;
 use crate::protocol::centrifuge::{self, Error, Since};
 use crate::protocol::json::encode;
+use crate::ring::ENTRY_BYTES;
 use crate::server::respond::Fault;
 
 pub(super) fn presence(hub: &Inner, body: &[u8]) -> Result<String, Fault> {
@@ -16,7 +17,7 @@ pub(super) fn presence(hub: &Inner, body: &[u8]) -> Result<String, Fault> {
     has_presence(namespace(hub, &channel)?)?;
     let present = hub.channels.with(&channel, |_, state| state.present().cloned().collect());
     let present: Vec<_> = present.unwrap_or_default();
-    if present.len() > ANSWER_BYTES / CLIENT_BYTES {
+    if present.iter().map(|info| info.size() + ENTRY_BYTES).sum::<usize>() > ANSWER_BYTES {
         return Err(Fault::command(
             Error::LIMIT_EXCEEDED,
             "too many are on the channel; use presence_stats",
@@ -47,6 +48,7 @@ pub(super) fn history(hub: &Inner, body: &[u8]) -> Result<String, Fault> {
     let page = Page {
         // Less than nothing asks for everything.
         limit: usize::try_from(limit.unwrap_or(0)).unwrap_or(usize::MAX),
+        max_bytes: ANSWER_BYTES,
         since: since.map(|it| Position { offset: it.offset, epoch: (&*it.epoch).into() }),
         reverse: reverse.unwrap_or_default(),
     };
@@ -54,17 +56,12 @@ pub(super) fn history(hub: &Inner, body: &[u8]) -> Result<String, Fault> {
         .channels
         .with(&channel, |_, state| (state.history.page(&page), state.history.position()));
     let (publications, position) = read.unwrap_or((Ok(Vec::new()), Position::default()));
-    let mut publications = publications.map_err(|_| {
+    let publications = publications.map_err(|_| {
         Fault::command(
             Error::UNRECOVERABLE_POSITION,
             "the history does not go on from since; begin without it",
         )
     })?;
-    let mut bytes = 0;
-    publications.retain(|publication| {
-        bytes += publication.size();
-        bytes <= ANSWER_BYTES
-    });
     Ok(centrifuge::history_result(&publications, &position))
 }
 
@@ -134,6 +131,3 @@ fn has_history(namespace: &Namespace) -> Result<(), Fault> {
     }
     Err(not_available("the namespace has no history; set history_size and history_ttl"))
 }
-
-/// Bytes that one client takes in an answer, at least.
-const CLIENT_BYTES: usize = 128;
