@@ -3,6 +3,7 @@
 use std::cell::{Cell, OnceCell, Ref, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::SystemTime;
 
@@ -13,6 +14,7 @@ use crate::cursor::Cursor;
 use crate::message::Encoding;
 use crate::outbox::Outbox;
 use crate::registry::ConnectionId;
+use crate::ring::Share;
 use crate::subscription::{Subscriptions, Who};
 use crate::user::Identity;
 
@@ -34,6 +36,7 @@ pub(crate) struct Connection {
     pub(crate) given: Cell<u32>,
     pub(crate) life: Life,
     pub(crate) subscriptions: RefCell<Subscriptions>,
+    share: OnceCell<Arc<Share>>,
     /// Set when the socket must go at once, whatever waits.
     is_cut: Cell<bool>,
     reader: RefCell<Option<Waker>>,
@@ -94,6 +97,7 @@ impl Connection {
             given: Cell::new(0),
             life,
             subscriptions: RefCell::default(),
+            share: OnceCell::new(),
             is_cut: Cell::new(false),
             reader: RefCell::default(),
         }
@@ -127,6 +131,11 @@ impl Connection {
     /// Who it is to channels, if that is known yet.
     pub(crate) fn who(&self) -> Option<&Who> {
         self.who.get().map(|who| &**who)
+    }
+
+    /// What it may hold of the ring.
+    pub(crate) fn share(&self) -> &Arc<Share> {
+        self.share.get_or_init(Arc::default)
     }
 
     /// Bytes that it alone could give back.

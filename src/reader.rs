@@ -16,7 +16,6 @@ use crate::frame::{self, Decoder, Item, Opcode};
 use crate::message::Message;
 use crate::outbox::Burst;
 use crate::protocol::{Protocol, Reaction, Received, chat};
-use crate::ring::Share;
 use crate::shard::Shard;
 use crate::socket::Socket;
 
@@ -53,7 +52,7 @@ impl Reader {
     ) -> Self {
         let message_bytes = shard.hub.config.limits.message_bytes;
         let decoder = Decoder::new(frame::Limits { message_bytes });
-        let dialog = Dialog { shard, connection, speaker, share: None, faults: Faults::default() };
+        let dialog = Dialog { shard, connection, speaker, faults: Faults::default() };
         Self { socket, decoder, dialog, rest: early.to_vec(), is_deaf: false }
     }
 
@@ -216,7 +215,6 @@ struct Dialog {
     shard: Rc<Shard>,
     connection: Rc<Connection>,
     speaker: Speaker,
-    share: Option<Arc<Share>>,
     faults: Faults,
 }
 

@@ -21,7 +21,7 @@ use crate::message::Encoding;
 use crate::outbox::Burst;
 use crate::protocol::centrifuge::{self, ClientInfo};
 use crate::protocol::sse;
-use crate::ring::{ENTRY_BYTES, Load, Reservation};
+use crate::ring::{ENTRY_BYTES, Load, Reservation, Share};
 use crate::shard::Shard;
 use crate::subscribers::Subscriber;
 use crate::user::UserId;
@@ -35,6 +35,8 @@ pub(crate) struct Who {
     pub(crate) user: Option<UserId>,
     /// What others see of it on every channel.
     pub(crate) info: Option<Box<RawValue>>,
+    /// When the application has it end, whatever token it refreshes.
+    pub(crate) ends: Option<SystemTime>,
 }
 
 impl Who {
@@ -90,6 +92,8 @@ pub(crate) struct Terms {
     pub(crate) hears_join_leave: bool,
     /// When it must end, if ever.
     pub(crate) expires: Option<SystemTime>,
+    /// Whether no token makes that later, as the application has a say in it.
+    pub(crate) is_bound: bool,
 }
 
 impl Terms {
@@ -109,6 +113,7 @@ impl Terms {
             is_server_side: true,
             hears_join_leave: true,
             expires: None,
+            is_bound: false,
         }
     }
 }
@@ -182,7 +187,7 @@ impl Shard {
     ) -> Result<Entered, SubscribeError> {
         let window = namespace.window();
         let recover = recover.filter(|_| namespace.recovery != Recovery::Off);
-        let announcement = self.announcement(namespace);
+        let announcement = self.announcement(namespace, Some(connection.share()));
         let info = connection.who().map(|who| who.info(terms.info.clone()));
         let max_bytes = self.hub.config.limits.outbox_bytes / 2;
         let channels = &self.hub.channels;
@@ -235,7 +240,7 @@ impl Shard {
     pub(crate) fn unsubscribe(&self, connection: &Connection, name: &str) -> bool {
         let subscription = connection.subscriptions.borrow_mut().remove(name);
         subscription.is_some_and(|subscription| {
-            self.leave(connection, &subscription);
+            self.leave(connection, &subscription, Some(connection.share()));
             true
         })
     }
@@ -304,15 +309,21 @@ impl Shard {
     /// Ends every subscription of a connection that closes.
     pub(crate) fn leave_all(&self, connection: &Connection) {
         for subscription in connection.subscriptions.take().values() {
-            self.leave(connection, subscription);
+            // Its last word must not be lost for what it holds of the ring.
+            self.leave(connection, subscription, None);
         }
     }
 
-    fn leave(&self, connection: &Connection, subscription: &Subscription) {
+    fn leave(
+        &self,
+        connection: &Connection,
+        subscription: &Subscription,
+        share: Option<&Arc<Share>>,
+    ) {
         let channel = &subscription.channel;
         self.subscribers.remove(channel.id, subscription.slot);
         let namespace = self.hub.config.namespace(&channel.name);
-        let announcement = namespace.and_then(|namespace| self.announcement(namespace));
+        let announcement = namespace.and_then(|namespace| self.announcement(namespace, share));
         self.hub.channels.unsubscribe_with(channel, |state| {
             if state.subscribers() == 1 {
                 self.hub.notice(hook::Change::ChannelVacated(channel.name.clone()));
@@ -327,13 +338,23 @@ impl Shard {
 }
 
 impl Shard {
+    /// Whether there is room in the ring for telling of a connection, where the namespace has that.
+    pub(crate) fn can_announce(&self, connection: &Connection, namespace: &Namespace) -> bool {
+        let share = || self.hub.ring.reserve(ANNOUNCEMENT_BYTES, Some(connection.share()));
+        namespace.join_leave == JoinLeave::Off || share().is_some()
+    }
+
     /// Room in the ring for telling of someone, where the namespace has that. Without room nothing
     /// is told, and that is counted.
-    fn announcement(&self, namespace: &Namespace) -> Option<Reservation> {
+    fn announcement(
+        &self,
+        namespace: &Namespace,
+        share: Option<&Arc<Share>>,
+    ) -> Option<Reservation> {
         if namespace.join_leave == JoinLeave::Off {
             return None;
         }
-        let reservation = self.hub.ring.reserve(ANNOUNCEMENT_BYTES, None);
+        let reservation = self.hub.ring.reserve(ANNOUNCEMENT_BYTES, share);
         if reservation.is_none() {
             self.hub.stats.presence_dropped();
         }

@@ -26,7 +26,8 @@ impl Call<'_> {
         for channel in subs.keys() {
             self.namespace(channel)?;
         }
-        let who = Who { client: self.client.clone(), user: user.clone(), info };
+        let who =
+            Who { client: self.client.clone(), user: user.clone(), info, ends: welcome.expires };
         let life = &self.connection.life;
         life.stale_at.set(0);
         let ends = expires.map(|expires| expires + REFRESH_GRACE);
@@ -106,7 +107,8 @@ impl Call<'_> {
             Err(TokenError::Expired) => return Err(CloseReason::EXPIRED.into()),
             Ok(_) | Err(_) => return Err(CloseReason::INVALID_TOKEN.into()),
         };
-        self.connection.life.expires.set(expires.map(|expires| expires + REFRESH_GRACE));
+        let ends = expires.map(|expires| expires + REFRESH_GRACE);
+        self.connection.life.expires.set(ends.into_iter().chain(who.ends).min());
         let (expires, ttl) = lease(expires);
         Ok(json::encode(&RefreshResult { client: &who.client, version: VERSION, expires, ttl }))
     }

@@ -19,7 +19,6 @@ use crate::hook::{Act, Answer, Decision};
 use crate::message::Message;
 use crate::protocol::centrifuge::{self, Command, Denial, Error, Request};
 use crate::publish::Publish;
-use crate::ring::Share;
 use crate::shard::Shard;
 use crate::subscription::{SubscribeError, Who};
 
@@ -28,8 +27,6 @@ use crate::subscription::{SubscribeError, Who};
 pub(crate) struct Call<'a> {
     pub(crate) shard: &'a Shard,
     pub(crate) connection: &'a Rc<Connection>,
-    /// What the connection may hold of the ring.
-    pub(crate) share: &'a Arc<Share>,
     /// What names the connection to others.
     pub(crate) client: &'a Arc<str>,
     /// What the application said to the first command, if that has been asked.
@@ -191,7 +188,7 @@ impl Call<'_> {
     fn request(&self, who: &Who, request: Request<'_>) -> Result<(&'static str, String), Refusal> {
         match request {
             Request::Subscribe(it) => self.subscribe(who, &it).map(|r| ("subscribe", r)),
-            Request::Unsubscribe(of) => Ok(("unsubscribe", self.unsubscribe(&of.channel))),
+            Request::Unsubscribe(of) => self.unsubscribe(&of.channel).map(|r| ("unsubscribe", r)),
             Request::SubRefresh(it) => self.sub_refresh(who, &it).map(|r| ("sub_refresh", r)),
             Request::Publish(it) => self.publish(who, &it).map(|r| ("publish", r)),
             Request::History(it) => self.history(&it).map(|r| ("history", r)),
@@ -223,7 +220,7 @@ impl Call<'_> {
         let data = rewritten.as_deref().unwrap_or(data);
         self.shard.hub.post(Publish {
             info: Some(Arc::new(info)),
-            share: Some(self.share),
+            share: Some(self.connection.share()),
             ..Publish::new(&publish.channel, data.get().to_owned())
         })?;
         Ok("{}".to_owned())

@@ -30,13 +30,16 @@ impl Call<'_> {
         let (mut options, expires) = self.judge(who, namespace, asked)?;
         let act = Act::Subscribe { channel: &asked.channel, data: asked.data };
         let consent = self.consent(who.user.as_ref(), act)?.unwrap_or_default();
+        self.must_have_room(namespace)?;
         let ends = expires.map(|expires| expires + REFRESH_GRACE);
+        let is_bound = consent.expires.is_some();
         let ends = ends.into_iter().chain(consent.expires).min();
         options.extend(consent);
         let terms = Terms {
             is_server_side: false,
             hears_join_leave: asked.join_leave,
             expires: ends,
+            is_bound,
             ..Terms::of_server(who, namespace, &options)
         };
         self.enter(&asked.channel, namespace, Some(asked), terms, options.data.as_deref(), expires)
@@ -55,9 +58,21 @@ impl Call<'_> {
         self.enter(name, namespace, asked, terms, options.data.as_deref(), None)
     }
 
-    pub(super) fn unsubscribe(&self, channel: &str) -> String {
-        self.shard.unsubscribe(self.connection, channel);
-        "{}".to_owned()
+    pub(super) fn unsubscribe(&self, channel: &str) -> Result<String, Refusal> {
+        let is_subscribed = self.connection.subscriptions.borrow().contains_key(channel);
+        if is_subscribed {
+            self.must_have_room(self.namespace(channel)?)?;
+            self.shard.unsubscribe(self.connection, channel);
+        }
+        Ok("{}".to_owned())
+    }
+
+    /// Whoever comes and goes again and again waits for the ring as who publishes does.
+    fn must_have_room(&self, namespace: &Namespace) -> Result<(), Error> {
+        if self.shard.can_announce(self.connection, namespace) {
+            return Ok(());
+        }
+        Err(Error::TOO_MANY_REQUESTS)
     }
 
     pub(super) fn sub_refresh(
@@ -71,7 +86,9 @@ impl Call<'_> {
         let mut subscriptions = self.connection.subscriptions.borrow_mut();
         let subscription =
             subscriptions.get_mut(&*refresh.channel).ok_or(Error::PERMISSION_DENIED)?;
-        subscription.terms.expires = expires.map(|expires| expires + REFRESH_GRACE);
+        let bound = subscription.terms.expires.filter(|_| subscription.terms.is_bound);
+        let ends = expires.map(|expires| expires + REFRESH_GRACE);
+        subscription.terms.expires = ends.into_iter().chain(bound).min();
         self.connection.life.expire_subscription(subscription.terms.expires);
         let (expires, ttl) = lease(expires);
         Ok(json::encode(&SubRefreshResult { expires, ttl }))

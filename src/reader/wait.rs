@@ -47,8 +47,7 @@ impl Dialog {
         is_last_try: bool,
     ) -> Option<Waiting> {
         let Speaker::Client(client) = &self.speaker else { return None };
-        let share = self.share.get_or_insert_default();
-        let call = Call { shard: &self.shard, connection: &self.connection, share, client, answer };
+        let call = Call { shard: &self.shard, connection: &self.connection, client, answer };
         let outcome = call.receive(frame, is_last_try);
         if outcome.is_faulty {
             self.count_fault();
@@ -185,8 +184,7 @@ impl Dialog {
 
     /// Publishes, or gives the message back without room.
     fn publish(&mut self, message: Message) -> Option<Waiting> {
-        let share = self.share.get_or_insert_default();
-        match self.shard.hub.say(&message, Some(share)) {
+        match self.shard.hub.say(&message, Some(self.connection.share())) {
             Err(PublishError::Overloaded | PublishError::TooManyChannels) => {
                 Some(Waiting { lack: Lack::Ring, what: What::Message(message) })
             }

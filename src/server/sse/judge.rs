@@ -45,7 +45,7 @@ pub(super) async fn judge<B>(
     let client = Arc::from(uuid::Uuid::new_v4().to_string());
     let (grant, expires) = grant(hub, &client, &token).await?;
     let ConnectionGrant { user, info, subs, .. } = grant;
-    let who = Who { client, user, info };
+    let who = Who { client, user, info, ends: None };
     let from = positions(&last_event_id(request).unwrap_or_default(), channels.len());
     let mut wanted: Vec<Wanted> = Vec::with_capacity(channels.len());
     for (channel, from) in channels.into_iter().zip(from) {

@@ -75,6 +75,25 @@ fn a_user_joins_with_its_first_connection_and_leaves_with_its_last() {
 }
 
 #[test]
+fn who_comes_and_goes_without_end_waits_and_takes_no_one_elses_room() {
+    let server = TestServer::with_channels(|config| {
+        hall(config, JoinLeave::Client);
+        config.limits.ring_messages = 16;
+    });
+    let mut client = server.client(42);
+    let command = |id: usize| {
+        let method = if id.is_multiple_of(2) { "subscribe" } else { "unsubscribe" };
+        json!({"id": 1000 + id, method: {"channel": "hall:a"}}).to_string()
+    };
+    client.peer.send_text(&(0..400).map(command).collect::<Vec<_>>().join("\n"));
+    for id in 1000..1400 {
+        let reply = client.reply();
+        assert_eq!((&reply["id"], &reply["error"]), (&json!(id), &Value::Null));
+    }
+    assert_eq!(server.metric("fanfare_presence_dropped_total"), 0.0);
+}
+
+#[test]
 fn nobody_is_told_where_that_is_off() {
     let server = TestServer::with_channels(|config| hall(config, JoinLeave::Off));
     let (mut witness, mut other) = (server.client(1), server.client(2));

@@ -142,6 +142,10 @@ fn a_connection_and_a_subscription_end_when_the_application_says() {
     let result = client.call("connect", &json!({}));
     assert!(result.get("expires").is_none(), "no client can refresh it: {result}");
     assert!(client.subscribe("open:a").get("expires").is_none());
+    // A token without an end makes neither later.
+    client.call("refresh", &json!({"token": sign(&json!({"sub": "42"}))}));
+    let token = sign(&json!({"sub": "42", "channel": "open:a"}));
+    client.call("sub_refresh", &json!({"channel": "open:a", "token": token}));
     let push = client.push();
     assert_eq!((&push["channel"], &push["unsubscribe"]["code"]), (&json!("open:a"), &json!(2501)));
     assert_eq!(client.peer.skip_to_close().0, 3005);
