@@ -11,6 +11,8 @@
 
 // The page of a development server, in Chromium.
 mod browser;
+// The SDKs of Centrifugo, for clients and for backends.
+mod centrifuge;
 // The same scenarios, by every WebSocket library.
 mod clients;
 // HTTP by hand.
