@@ -109,9 +109,8 @@ impl Inner {
         audience: Audience,
         share: Option<&Arc<Share>>,
     ) -> Result<usize, PublishError> {
-        let window = self.config.namespace(&self.chat).map(Namespace::window);
+        let window = self.config.namespace(&self.chat).map(Namespace::window).unwrap_or_default();
         let publication = Publication::new(self.chat.clone(), message.payload().clone());
-        let window = window.unwrap_or_default();
         let published = self.broadcast_with(message, audience, publication, window, share)?;
         Ok(published.connections)
     }
@@ -143,7 +142,7 @@ impl Inner {
         send: impl FnOnce(Option<Post>, Published) -> Published,
     ) -> Result<Published, PublishError> {
         let name = publication.channel.clone();
-        let placed = self.channels.with_if_of_use(&name, window, |place| {
+        let placed = self.channels.publish_with(&name, window, |place| {
             let Some((channel, state)) = place else { return send(None, Published::default()) };
             let publication = self.channels.append(state, publication, window, Instant::now());
             let offset = publication.offset;

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use crate::auth::grant::SubscriptionOptions;
 use crate::channel::history::{Position, Unrecoverable};
-use crate::channel::post::{Change, Content, Notice, Post};
+use crate::channel::post::{Announcement, Change, Content, Post};
 use crate::channel::publication::Publication;
 use crate::channel::{Channel, ChannelId, State, TooManyChannels};
 use crate::close::{CloseReason, UnsubscribeReason};
@@ -187,7 +187,7 @@ impl Shard {
     ) -> Result<Entered, SubscribeError> {
         let window = namespace.window();
         let recover = recover.filter(|_| namespace.recovery != Recovery::Off);
-        let announcement = self.announcement(namespace, Some(connection.share()));
+        let room = self.room_to_announce(namespace, Some(connection.share()));
         let info = connection.who().map(|who| who.info(terms.info.clone()));
         let max_bytes = self.hub.config.limits.outbox_bytes / 2;
         let channels = &self.hub.channels;
@@ -198,42 +198,52 @@ impl Shard {
             if !has_room || (max > 0 && state.subscribers() >= max) {
                 return Err(SubscribeError::LimitExceeded);
             }
-            let recovered = recover.map(|recover| match namespace.recovery {
-                Recovery::Stream => missed(state, &recover.from, max_bytes),
-                _ => Ok(state.history.refresh(&recover.from)?.cloned().into_iter().collect()),
-            });
+            let recovered = recover
+                .map(|recover| recovered(state, namespace.recovery, &recover.from, max_bytes));
             if recover.is_some_and(|recover| recover.or_refuse) && matches!(recovered, Some(Err(_)))
             {
                 return Err(SubscribeError::Unrecoverable);
             }
             let (position, since) = (state.history.position(), state.sequence());
+            if state.subscribers() == 0 {
+                // Under the lock, so that occupied and vacated alternate.
+                self.hub.notice(hook::Change::ChannelOccupied(channel.name.clone()));
+            }
             if let (true, Some(info)) = (namespace.counts_presence(), info) {
                 let info = Arc::new(info);
                 let is_first = state.enter(info.clone());
                 if namespace.join_leave == JoinLeave::Client || is_first {
-                    self.tell(announcement, channel, state, Change::Join, info);
+                    self.announce(room, channel, state, Change::Join, info);
                 }
-            }
-            if state.subscribers() == 0 {
-                // Under the lock, so that occupied and vacated alternate.
-                self.hub.notice(hook::Change::ChannelOccupied(channel.name.clone()));
             }
             Ok((channel.clone(), since, position, recovered))
         });
         let (channel, since, position, recovered) = entered?;
         let is_recoverable = window.is_open() && namespace.recovery != Recovery::Off;
+        self.add(channel, connection, terms, since, is_recoverable);
+        Ok(Entered { position, is_recoverable, recovered })
+    }
+
+    /// Notes a subscription where pump and connection look for it.
+    fn add(
+        &self,
+        channel: Arc<Channel>,
+        connection: &Rc<Connection>,
+        terms: Terms,
+        since: u64,
+        is_positioned: bool,
+    ) {
         let subscriber = Subscriber {
             connection: connection.clone(),
             since,
             hears_join_leave: terms.hears_join_leave,
-            is_positioned: is_recoverable,
+            is_positioned,
         };
         let slot = self.subscribers.insert(channel.id, subscriber);
         connection.life.expire_subscription(terms.expires);
+        let name = channel.name.clone();
         let subscription = Subscription { channel, terms, slot };
-        let name = subscription.channel.name.clone();
         connection.subscriptions.borrow_mut().insert(name, subscription);
-        Ok(Entered { position, is_recoverable, recovered })
     }
 
     /// Ends a subscription; false if there was none.
@@ -323,7 +333,7 @@ impl Shard {
         let channel = &subscription.channel;
         self.subscribers.remove(channel.id, subscription.slot);
         let namespace = self.hub.config.namespace(&channel.name);
-        let announcement = namespace.and_then(|namespace| self.announcement(namespace, share));
+        let room = namespace.and_then(|namespace| self.room_to_announce(namespace, share));
         self.hub.channels.unsubscribe_with(channel, |state| {
             if state.subscribers() == 1 {
                 self.hub.notice(hook::Change::ChannelVacated(channel.name.clone()));
@@ -331,7 +341,7 @@ impl Shard {
             let Some((namespace, who)) = namespace.zip(connection.who()) else { return };
             let Some((info, is_last)) = state.leave(&who.client) else { return };
             if namespace.join_leave == JoinLeave::Client || is_last {
-                self.tell(announcement, channel, state, Change::Leave, info);
+                self.announce(room, channel, state, Change::Leave, info);
             }
         });
     }
@@ -346,7 +356,7 @@ impl Shard {
 
     /// Room in the ring for telling of someone, where the namespace has that. Without room nothing
     /// is told, and that is counted.
-    fn announcement(
+    fn room_to_announce(
         &self,
         namespace: &Namespace,
         share: Option<&Arc<Share>>,
@@ -361,28 +371,33 @@ impl Shard {
         reservation
     }
 
-    fn tell(
+    fn announce(
         &self,
-        announcement: Option<Reservation>,
+        room: Option<Reservation>,
         channel: &Channel,
         state: &mut State,
         change: Change,
         info: Arc<ClientInfo>,
     ) {
-        let Some(reservation) = announcement else { return };
-        let notice = Notice::new(channel.name.clone(), change, info);
-        let content = Content::Notice(Arc::new(notice));
+        let Some(reservation) = room else { return };
+        let announcement = Announcement::new(channel.name.clone(), change, info);
+        let content = Content::Announcement(Arc::new(announcement));
         let post = Post { channel: channel.id, sequence: state.take_sequence(), content };
         self.hub.ring.send(reservation, Load::Post(post));
     }
 }
 
-/// What a reader that was cut off has missed, if it is all there and fits its outbox.
-fn missed(
+/// What a subscriber that was cut off is given: all that it missed, if that is all there and fits its
+/// outbox, or the latest of a cache.
+fn recovered(
     state: &State,
+    recovery: Recovery,
     from: &Position,
     max_bytes: usize,
 ) -> Result<Vec<Arc<Publication>>, Unrecoverable> {
+    if recovery == Recovery::Cache {
+        return Ok(state.history.refresh(from)?.cloned().into_iter().collect());
+    }
     let missed: Vec<_> = state.history.recover(from, RECOVERED_MAX)?.cloned().collect();
     let bytes: usize = missed.iter().map(|publication| publication.size() + ENTRY_BYTES).sum();
     if bytes > max_bytes { Err(Unrecoverable) } else { Ok(missed) }

@@ -94,9 +94,9 @@ impl Channels {
         (!state.is_gone).then(|| work(&channel, &mut state))
     }
 
-    /// Runs `work` for a publish, on its channel under its lock if there is one: a channel that
-    /// would remember the publish comes to be.
-    pub(crate) fn with_if_of_use<T>(
+    /// Publishes: `work` runs under the channel's lock if there is one. A channel that would remember
+    /// the publication comes to be.
+    pub(crate) fn publish_with<T>(
         &self,
         name: &str,
         window: Window,
@@ -281,7 +281,7 @@ mod tests {
 
     fn publish(channels: &Channels, name: &str, window: Window, now: Instant) -> u64 {
         let publication = Publication::new(name.into(), "1".into());
-        let appended = channels.with_if_of_use(name, window, |place| {
+        let appended = channels.publish_with(name, window, |place| {
             place.map(|(_, state)| channels.append(state, publication, window, now).offset)
         });
         appended.unwrap().unwrap_or(0)

@@ -23,7 +23,7 @@ pub(crate) struct Post {
 #[derive(Debug)]
 pub(crate) enum Content {
     /// For those who hear of joins and leaves.
-    Notice(Arc<Notice>),
+    Announcement(Arc<Announcement>),
     Publication(Arc<Publication>),
 }
 
@@ -32,9 +32,9 @@ impl Post {
     pub(crate) fn frame(&self, encoding: Encoding, hears_join_leave: bool) -> Option<&Bytes> {
         match &self.content {
             Content::Publication(publication) => Some(publication.encoded(encoding)),
-            Content::Notice(notice) => {
+            Content::Announcement(announcement) => {
                 let hears = hears_join_leave && encoding == Encoding::Centrifuge;
-                hears.then(|| notice.encoded())
+                hears.then(|| announcement.encoded())
             }
         }
     }
@@ -43,14 +43,14 @@ impl Post {
     pub(crate) fn len(&self) -> usize {
         match &self.content {
             Content::Publication(publication) => publication.size(),
-            Content::Notice(_) => 0,
+            Content::Announcement(_) => 0,
         }
     }
 }
 
 /// Someone joined or left a channel.
 #[derive(Debug)]
-pub(crate) struct Notice {
+pub(crate) struct Announcement {
     channel: Arc<str>,
     change: Change,
     info: Arc<ClientInfo>,
@@ -64,7 +64,7 @@ pub(crate) enum Change {
     Leave,
 }
 
-impl Notice {
+impl Announcement {
     /// Word of a change.
     pub(crate) fn new(channel: Arc<str>, change: Change, info: Arc<ClientInfo>) -> Self {
         Self { channel, change, info, frame: OnceLock::new() }

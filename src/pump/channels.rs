@@ -96,7 +96,7 @@ mod tests {
 
     use super::*;
     use crate::channel::history::{Position, Window};
-    use crate::channel::post::{Change, Content, Notice};
+    use crate::channel::post::{Announcement, Change, Content};
     use crate::channel::publication::Publication;
     use crate::channel::{Channels, TooManyChannels};
     use crate::connection::{Connection, Connections, Life};
@@ -173,8 +173,8 @@ mod tests {
                 conn_info: RawValue::from_string("{\"data\":0}".into()).ok(),
                 chan_info: None,
             };
-            let notice = Notice::new(name.into(), Change::Join, Arc::new(info));
-            self.post(name, Content::Notice(Arc::new(notice)));
+            let announcement = Announcement::new(name.into(), Change::Join, Arc::new(info));
+            self.post(name, Content::Announcement(Arc::new(announcement)));
         }
 
         fn post(&self, name: &str, content: Content) {

@@ -27,7 +27,7 @@ impl Turn<'_> {
     /// The publications among a channel's posts.
     pub(super) fn events(&self, posts: &[&Post]) -> Vec<Event> {
         let event = |post: &&Post| match &post.content {
-            Content::Notice(_) => None,
+            Content::Announcement(_) => None,
             Content::Publication(publication) => Some(Event {
                 sequence: post.sequence,
                 offset: publication.offset,
