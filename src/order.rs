@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use crate::auth::grant::SubscriptionOptions;
-use crate::client::{REFRESH_GRACE, lease};
+use crate::client::{REFRESH_GRACE, seconds_to};
 use crate::close::{CloseReason, UnsubscribeReason};
 use crate::connection::Connection;
 use crate::error::PublishError;
@@ -147,8 +147,8 @@ impl Shard {
             return connection.life.expires.set(expires);
         }
         connection.life.expires.set(expires.map(|expires| expires + REFRESH_GRACE));
-        let ttl = expires.map(|expires| lease(Some(expires)).1);
-        self.reply(connection, &Message::text(centrifuge::refresh_push(ttl)));
+        let push = centrifuge::refresh_push(expires.map(seconds_to));
+        self.reply(connection, &Message::text(push));
     }
 
     /// Subscribes a peer that can be told, unless it is subscribed already.

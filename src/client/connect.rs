@@ -37,12 +37,10 @@ impl Call<'_> {
         self.connection.introduce(who);
         let subs = self.subscribe_all(&connect.subs, subs)?;
         let has_pings = !life.has_frame_pings.get();
-        let (expires, ttl) = lease(expires);
         Ok(json::encode(&ConnectResult {
             client: self.client,
             version: VERSION,
-            expires,
-            ttl,
+            lease: Lease::of(expires),
             data: welcome.data.as_deref(),
             subs,
             ping: if has_pings { hub.config.heartbeat.interval.as_secs().max(1) } else { 0 },
@@ -109,15 +107,29 @@ impl Call<'_> {
         };
         let ends = expires.map(|expires| expires + REFRESH_GRACE);
         self.connection.life.expires.set(ends.into_iter().chain(who.ends).min());
-        let (expires, ttl) = lease(expires);
-        Ok(json::encode(&RefreshResult { client: &who.client, version: VERSION, expires, ttl }))
+        let (client, version, lease) = (&*who.client, VERSION, Lease::of(expires));
+        Ok(json::encode(&RefreshResult { client, version, lease }))
     }
 }
 
-/// Whether a token ends, and in how many seconds, at least 1.
-pub(crate) fn lease(expires: Option<SystemTime>) -> (bool, u64) {
-    let left = |expires: SystemTime| expires.duration_since(SystemTime::now()).unwrap_or_default();
-    expires.map_or((false, 0), |expires| (true, left(expires).as_secs().max(1)))
+/// Whether a token ends, and when.
+#[derive(Default, Serialize)]
+pub(super) struct Lease {
+    #[serde(skip_serializing_if = "is_zero")]
+    expires: bool,
+    #[serde(skip_serializing_if = "is_zero")]
+    ttl: u64,
+}
+
+impl Lease {
+    pub(super) fn of(expires: Option<SystemTime>) -> Self {
+        expires.map(|at| Self { expires: true, ttl: seconds_to(at) }).unwrap_or_default()
+    }
+}
+
+/// Whole seconds until a token ends, at least 1.
+pub(crate) fn seconds_to(expires: SystemTime) -> u64 {
+    expires.duration_since(SystemTime::now()).unwrap_or_default().as_secs().max(1)
 }
 
 /// What an application has to say to who connects.
@@ -132,10 +144,8 @@ struct Welcome {
 struct ConnectResult<'a> {
     client: &'a str,
     version: &'static str,
-    #[serde(skip_serializing_if = "is_zero")]
-    expires: bool,
-    #[serde(skip_serializing_if = "is_zero")]
-    ttl: u64,
+    #[serde(flatten)]
+    lease: Lease,
     #[serde(skip_serializing_if = "Option::is_none")]
     data: Option<&'a RawValue>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -150,10 +160,8 @@ struct ConnectResult<'a> {
 struct RefreshResult<'a> {
     client: &'a str,
     version: &'static str,
-    #[serde(skip_serializing_if = "is_zero")]
-    expires: bool,
-    #[serde(skip_serializing_if = "is_zero")]
-    ttl: u64,
+    #[serde(flatten)]
+    lease: Lease,
 }
 
 /// What clients are told of the server.

@@ -5,7 +5,7 @@ mod connect;
 mod read;
 mod subscribe;
 
-pub(crate) use connect::{REFRESH_GRACE, lease};
+pub(crate) use connect::{REFRESH_GRACE, seconds_to};
 
 use std::fmt;
 use std::rc::Rc;
@@ -95,8 +95,8 @@ enum Refusal {
 
 impl Call<'_> {
     /// Carries out the commands of one frame; what is to be answered goes out as one frame too. At
-    /// a publish without room it stops, and gives back the commands from there on; with
-    /// `is_last_try` that publish is refused instead.
+    /// one that lacks something it stops, and gives back the commands from there on. With
+    /// `is_last_try` a publish that lacks room in the ring is refused instead.
     pub(crate) fn receive(mut self, frame: &str, mut is_last_try: bool) -> Outcome {
         let (mut outcome, mut replies) = (Outcome::default(), String::new());
         let mut lines = centrifuge::lines(frame);

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::connect::{REFRESH_GRACE, lease};
+use super::connect::{Lease, REFRESH_GRACE};
 use super::{Call, Refusal};
 use crate::auth::TokenError;
 use crate::auth::grant::{SubscriptionGrant, SubscriptionOptions};
@@ -90,8 +90,7 @@ impl Call<'_> {
         let ends = expires.map(|expires| expires + REFRESH_GRACE);
         subscription.terms.expires = ends.into_iter().chain(bound).min();
         self.connection.life.expire_subscription(subscription.terms.expires);
-        let (expires, ttl) = lease(expires);
-        Ok(json::encode(&SubRefreshResult { expires, ttl }))
+        Ok(json::encode(&Lease::of(expires)))
     }
 
     /// What its token, or the namespace, lets it do, and until when.
@@ -145,10 +144,8 @@ impl Call<'_> {
         let recovered = was_recovering && publications.is_ok();
         let publications = publications.ok().flatten().map(|all| centrifuge::publications(&all));
         let publications = publications.map(RawValue::from_string).transpose();
-        let (expires, ttl) = lease(expires);
         Ok(json::encode(&SubscribeResult {
-            expires,
-            ttl,
+            lease: Lease::of(expires),
             recoverable: is_recoverable,
             positioned: is_recoverable,
             epoch: &epoch,
@@ -163,10 +160,8 @@ impl Call<'_> {
 
 #[derive(Serialize)]
 struct SubscribeResult<'a> {
-    #[serde(skip_serializing_if = "is_zero")]
-    expires: bool,
-    #[serde(skip_serializing_if = "is_zero")]
-    ttl: u64,
+    #[serde(flatten)]
+    lease: Lease,
     #[serde(skip_serializing_if = "is_zero")]
     recoverable: bool,
     #[serde(skip_serializing_if = "is_zero")]
@@ -183,12 +178,4 @@ struct SubscribeResult<'a> {
     publications: Option<Box<RawValue>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     data: Option<&'a RawValue>,
-}
-
-#[derive(Serialize)]
-struct SubRefreshResult {
-    #[serde(skip_serializing_if = "is_zero")]
-    expires: bool,
-    #[serde(skip_serializing_if = "is_zero")]
-    ttl: u64,
 }
