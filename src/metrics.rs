@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crossbeam::utils::CachePadded;
@@ -58,7 +58,7 @@ pub(crate) struct HubStats {
     too_many_channels: Count,
     unknown_channel: Count,
     presence_dropped: Count,
-    failed_handshakes: Mutex<BTreeMap<&'static str, u64>>,
+    failed_handshakes: Tally<&'static str>,
 }
 
 impl HubStats {
@@ -92,7 +92,7 @@ impl HubStats {
     }
 
     pub(crate) fn fail_handshake(&self, reason: &'static str) {
-        *locked(&self.failed_handshakes).entry(reason).or_default() += 1;
+        self.failed_handshakes.increment(reason);
     }
 }
 
@@ -106,9 +106,9 @@ pub(crate) struct ShardStats {
     stale: Count,
     gapped: Count,
     outbox_bytes: Count,
-    closes: Mutex<BTreeMap<u16, u64>>,
-    api_calls: Mutex<BTreeMap<&'static str, u64>>,
-    api_errors: Mutex<BTreeMap<u32, u64>>,
+    closes: Tally<u16>,
+    api_calls: Tally<&'static str>,
+    api_errors: Tally<u32>,
 }
 
 #[derive(Debug, Default)]
@@ -139,14 +139,14 @@ impl ShardStats {
     }
 
     pub(crate) fn closed(&self, code: u16) {
-        *locked(&self.closes).entry(code).or_default() += 1;
+        self.closes.increment(code);
     }
 
     /// Counts a command of the API, and the code of its error if it had one.
     pub(crate) fn called(&self, method: &'static str, error: Option<u32>) {
-        *locked(&self.api_calls).entry(method).or_default() += 1;
+        self.api_calls.increment(method);
         if let Some(code) = error {
-            *locked(&self.api_errors).entry(code).or_default() += 1;
+            self.api_errors.increment(code);
         }
     }
 
@@ -180,6 +180,31 @@ impl Count {
 
     fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Counts by label, from any thread.
+#[derive(Debug)]
+pub(crate) struct Tally<L>(Mutex<BTreeMap<L, u64>>);
+
+impl<L: Clone + Ord> Tally<L> {
+    pub(crate) fn increment(&self, label: L) {
+        *self.lock().entry(label).or_default() += 1;
+    }
+
+    fn counts(&self) -> BTreeMap<L, u64> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<L, u64>> {
+        // A count is whole whatever panicked beside it.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<L> Default for Tally<L> {
+    fn default() -> Self {
+        Self(Mutex::default())
     }
 }
 
@@ -243,16 +268,20 @@ impl Scrape {
         out.family("refusals", "Publishes refused, by reason", "reason", refusals)?;
         let help = "Joins and leaves of channels that found no room in the ring";
         out.counter("presence_dropped", help, stats.presence_dropped.get())?;
-        let failed = locked(&stats.failed_handshakes).clone();
         let help = "Handshakes that failed, by reason";
-        out.family("handshake_failures", help, "reason", failed)
+        out.family("handshake_failures", help, "reason", stats.failed_handshakes.counts())
     }
 
     fn hooks(&self, out: &mut Exposition<'_>) -> fmt::Result {
         let Some(Application { notices, stats, .. }) = &self.0.application else { return Ok(()) };
-        out.family("hook_calls", "Questions to the application, by call", "call", stats.calls())?;
+        out.family(
+            "hook_calls",
+            "Questions to the application, by call",
+            "call",
+            stats.calls.counts(),
+        )?;
         let help = "Questions without an answer and notices that were not taken, by reason";
-        out.family("hook_failures", help, "reason", stats.failures())?;
+        out.family("hook_failures", help, "reason", stats.failures.counts())?;
         out.gauge("hook_notices", "Notices that wait for the application", notices.waiting())?;
         let help = "Notices dropped as too many waited";
         out.counter("hook_notices_dropped", help, notices.dropped())
@@ -277,7 +306,7 @@ impl Scrape {
         let help = "Bytes held by bursts in outboxes and by partial messages";
         out.gauge("outbox_bytes", help, held as usize)?;
         let mut closes = BTreeMap::new();
-        for (code, count) in all().flat_map(|stats| locked(&stats.closes).clone()) {
+        for (code, count) in all().flat_map(|stats| stats.closes.counts()) {
             *closes.entry(code.to_string()).or_default() += count;
         }
         out.family("closes", "Connections closed, by code", "code", closes)?;
@@ -288,10 +317,10 @@ impl Scrape {
     fn api(&self, out: &mut Exposition<'_>) -> fmt::Result {
         let all = || self.0.shards.iter().map(|shard| &shard.stats);
         let (mut calls, mut errors) = (BTreeMap::new(), BTreeMap::new());
-        for (method, count) in all().flat_map(|stats| locked(&stats.api_calls).clone()) {
+        for (method, count) in all().flat_map(|stats| stats.api_calls.counts()) {
             *calls.entry(method).or_default() += count;
         }
-        for (code, count) in all().flat_map(|stats| locked(&stats.api_errors).clone()) {
+        for (code, count) in all().flat_map(|stats| stats.api_errors.counts()) {
             *errors.entry(code.to_string()).or_default() += count;
         }
         out.family("api_calls", "Commands of the API, by method", "method", calls)?;
@@ -342,11 +371,6 @@ impl Exposition<'_> {
         }
         Ok(())
     }
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    // A count is whole whatever panicked beside it.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 const PREFIX: &str = "fanfare_";

@@ -1,19 +1,14 @@
 //! The application as the hub sees it: asked within a time, told in order, and counted.
 
-use std::collections::BTreeMap;
 use std::fmt;
-use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
-
-use tokio::runtime::{Builder, Handle};
-use tokio::sync::oneshot;
 
 use super::notices::Notices;
 use super::{Change, Consent, Decision, Failure, Hooks, Question, Refusal};
 use crate::config::{Hook, HookCall, OnFailure};
 use crate::hub::Inner;
+use crate::metrics::Tally;
 
 /// What an application said: no more than the settings do, or a yes with what comes with it, or no.
 pub(crate) type Answer = Result<Option<Consent>, Refusal>;
@@ -48,7 +43,7 @@ impl Application {
     /// Asks, if the application has a say.
     pub(crate) fn ask(&self, question: &Question<'_>) -> Option<Decision> {
         let decision = self.hooks.decide(question)?;
-        increment(&self.stats.calls, question.act.call().label());
+        self.stats.calls.increment(question.act.call().label());
         Some(decision)
     }
 
@@ -93,7 +88,7 @@ impl Application {
     }
 
     /// Tells notices for ever, in order, each batch until it is taken.
-    async fn tell(&self) {
+    pub(super) async fn tell(&self) {
         let mut pause = PAUSE_MIN;
         loop {
             let batch = self.notices.batch().await;
@@ -121,7 +116,7 @@ impl Application {
 
     /// Counts a failure, and tells the log of the first after a success.
     fn note_failure(&self, failure: Failure) {
-        increment(&self.stats.failures, failure.label());
+        self.stats.failures.increment(failure.label());
         if !self.is_failing.swap(true, Ordering::Relaxed) {
             tracing::warn!(%failure, "a hook fails");
         }
@@ -158,79 +153,13 @@ impl fmt::Debug for Application {
     }
 }
 
-/// The thread that tells notices and does what I/O hooks have, so that no shard does.
-#[derive(Debug)]
-pub(crate) struct Courier {
-    runtime: Handle,
-    hub: oneshot::Sender<Arc<Inner>>,
-}
-
-impl Courier {
-    /// Starts the thread, which ends with the courier, or with the hub that it is given.
-    pub(crate) fn start() -> io::Result<Self> {
-        let (started, runtime) = mpsc::sync_channel(1);
-        let (hub, given) = oneshot::channel();
-        std::thread::Builder::new().name("hooks".to_owned()).spawn(move || {
-            match Builder::new_current_thread().enable_all().build() {
-                Ok(runtime) => {
-                    let _ = started.send(Ok(runtime.handle().clone()));
-                    runtime.block_on(carry(given));
-                }
-                Err(error) => drop(started.send(Err(error))),
-            }
-        })?;
-        let runtime = runtime.recv();
-        let runtime = runtime.unwrap_or_else(|_| Err(io::Error::other("the thread ended at once")));
-        Ok(Self { runtime: runtime?, hub })
-    }
-
-    /// Where hooks may have their work done.
-    pub(crate) fn runtime(&self) -> &Handle {
-        &self.runtime
-    }
-
-    /// Has a hub's notices told until it stops.
-    pub(crate) fn serve(self, hub: &Arc<Inner>) {
-        // The thread waits for it and for nothing else.
-        let _ = self.hub.send(hub.clone());
-    }
-}
-
-async fn carry(given: oneshot::Receiver<Arc<Inner>>) {
-    let Ok(hub) = given.await else { return };
-    let Some(application) = &hub.application else { return };
-    tokio::select! {
-        () = application.tell() => {}
-        () = hub.stopped() => {}
-    }
-}
-
-/// What is counted of hooks, by label.
+/// What is counted of hooks.
 #[derive(Debug, Default)]
 pub(crate) struct HookStats {
-    calls: Mutex<BTreeMap<&'static str, u64>>,
-    failures: Mutex<BTreeMap<&'static str, u64>>,
-}
-
-impl HookStats {
     /// Questions asked, by call.
-    pub(crate) fn calls(&self) -> BTreeMap<&'static str, u64> {
-        locked(&self.calls).clone()
-    }
-
+    pub(crate) calls: Tally<&'static str>,
     /// Questions without an answer and notices that were not taken, by reason.
-    pub(crate) fn failures(&self) -> BTreeMap<&'static str, u64> {
-        locked(&self.failures).clone()
-    }
-}
-
-fn increment(counts: &Mutex<BTreeMap<&'static str, u64>>, label: &'static str) {
-    *locked(counts).entry(label).or_default() += 1;
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    // A count is whole whatever panicked beside it.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) failures: Tally<&'static str>,
 }
 
 /// Pauses between tries to tell something: short for an application that restarts, and bounded so that

@@ -5,6 +5,7 @@
 //! docs/hooks.md shows every byte of that.
 
 mod application;
+mod courier;
 mod http;
 mod notices;
 mod wire;
@@ -15,7 +16,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-pub(crate) use application::{Answer, Application, Courier};
+pub(crate) use application::{Answer, Application};
+pub(crate) use courier::Courier;
 pub(crate) use http::HttpHooks;
 use serde::Deserialize;
 use serde_json::value::RawValue;
