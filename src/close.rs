@@ -30,9 +30,10 @@ impl CloseReason {
     pub const SHUTDOWN: Self = Self::known(3001, "shutdown");
     /// 3004: the application that is asked gives no answer; come back.
     pub const SERVER_ERROR: Self = Self::known(3004, "server error");
-    /// 3005: the token expired; come back with a new one.
+    /// 3005: the token expired, or the time is over that a hook or a backend set; come back with a new
+    /// one.
     pub const EXPIRED: Self = Self::known(3005, "expired");
-    /// 3006: the token of a subscription that the server made expired; come back with a new one.
+    /// 3006: the time of a subscription that the server made is over; come back.
     pub const SUBSCRIPTION_EXPIRED: Self = Self::known(3006, "subscription expired");
     /// 3008: a slow consumer: its outbox passed `limits.outbox_bytes`, `limits.outbox_age` or
     /// its share of `limits.memory`.
@@ -43,13 +44,14 @@ impl CloseReason {
     pub const INSUFFICIENT_STATE: Self = Self::known(3010, "insufficient state");
     /// 3012: no sign of life within `heartbeat.timeout` of a ping.
     pub const NO_PONG: Self = Self::evicting(3012, "no pong");
-    /// 3500: the token of a `connect` command is invalid; do not come back with it.
+    /// 3500: the token of a `connect` or `refresh` command is invalid; do not come back with it.
     pub const INVALID_TOKEN: Self = Self::known(3500, "invalid token");
-    /// 3501: a message was begun and not finished within `limits.message_timeout`.
+    /// 3501: a message was begun and not finished within `limits.message_timeout`, or is no command of
+    /// the Centrifuge protocol in its place.
     pub const BAD_REQUEST: Self = Self::known(3501, "bad request");
     /// 3502: a peer of the Centrifuge protocol did not say who it is in time.
     pub const STALE: Self = Self::known(3502, "stale");
-    /// 3503: a backend disconnected the user; do not come back.
+    /// 3503: a backend disconnected the user, or the application does not let it in; do not come back.
     pub const FORCE_DISCONNECT: Self = Self::known(3503, "force disconnect");
     /// 3505: a token asks for more subscriptions than a connection or its channels take.
     pub const CHANNEL_LIMIT: Self = Self::known(3505, "channel limit");
@@ -146,6 +148,23 @@ pub const REASON_MAX: usize = 123;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_code_has_its_row_in_the_documentation() {
+        let documented = include_str!("../docs/protocol.md");
+        let known = include_str!("close.rs").lines().filter_map(|line| {
+            let line = line.strip_prefix("    pub const ")?.strip_suffix(");")?;
+            line.split_once('(')?.1.split_once(", ")
+        });
+        let mut rows = 0;
+        for (code, reason) in known {
+            let reason = reason.trim_matches('"');
+            let reason = if reason.is_empty() { String::new() } else { format!("`{reason}` ") };
+            assert!(documented.contains(&format!("\n| {code} | {reason}|")), "{code} {reason}");
+            rows += 1;
+        }
+        assert!(rows > 15);
+    }
 
     #[test]
     fn applications_may_not_send_protocol_codes() {

@@ -101,7 +101,8 @@ fn metrics_are_prometheus_text_and_move() {
 }
 
 #[test]
-fn every_metric_has_a_help_line_and_a_type() {
+fn every_metric_has_a_help_line_a_type_and_a_row_in_the_documentation() {
+    let documentation = include_str!("../../docs/protocol.md");
     let server = TestServer::start();
     let (_, answer) = server.request(&get("/metrics"));
     let (_, text) = answer.split_once("\r\n\r\n").unwrap();
@@ -114,6 +115,11 @@ fn every_metric_has_a_help_line_and_a_type() {
         let has =
             |what: &str| [name, bare].iter().any(|n| text.contains(&format!("# {what} {n} ")));
         assert!(has("HELP") && has("TYPE"), "{series}");
+        let is_documented = [name, bare].iter().any(|n| {
+            let n = n.trim_start_matches("fanfare_");
+            documentation.contains(&format!("`{n}`")) || documentation.contains(&format!("`{n}{{"))
+        });
+        assert!(is_documented, "{series}");
     }
 }
 
