@@ -1,14 +1,15 @@
 //! A lock-free, high-throughput broadcast engine: one message in, every connected WebSocket peer
 //! gets it, at the cost the kernel alone would charge.
 //!
-//! fanfare knows which connections belong to which user, sends to all, to one user (every tab) or
-//! to a channel, and evicts peers that are dead or cannot keep up. This crate is the engine and the server
-//! around it; the binary is a command line on top.
+//! fanfare knows which connections belong to which user, sends to all, to one user (every tab) or to
+//! a channel, and evicts peers that are dead or cannot keep up. This crate is the engine and the
+//! server around it; the binary is a command line on top.
 //!
 //! ```text
 //!  publisher: a peer | POST /api/… | Hub::broadcast, Hub::publish, Hub::send_to_user
-//!      │  admission: room in the ring is reserved, or the publish waits or is refused;
-//!      │  then the message is encoded, once
+//!      │  admission: room in the ring is reserved, or the publish waits or is refused
+//!      ▼
+//!  channel, if it is to one: the publication takes its offset, and is remembered
 //!      ▼
 //!  ring: tokio's broadcast channel, one receiver a shard
 //!      ▼
@@ -26,8 +27,11 @@
 //! - [`hook`]: how an application decides what peers may do, and is told who comes and goes.
 //! - [`protocol`]: what is spoken inside WebSocket messages. [`frame`]: RFC 6455, sans-IO.
 //! - [`server`]: HTTP, the handshake, the API, and the door for embedders.
-//! - The engine, private: `publish`, `order`, `ring`, `registry`, `channel`, `shard`, `inbox`, `connection`, `presence`, `reader`,
-//!   `heartbeat`, and the hot path `pump`, `outbox`, `writer`.
+//! - The engine, private: `ring`, `registry`, `shard`, `inbox`, `connection`, `order`, `presence`,
+//!   `reader`, `heartbeat`, and the hot path `pump`, `outbox`, `writer`.
+//! - Channels, private: `channel` and `publish`, what a node has of them; `subscription` and
+//!   `subscribers`, what a connection and a shard have; `client` and `stream`, who speaks the
+//!   Centrifuge protocol and Server-Sent Events.
 //!
 //! # Example
 //!
