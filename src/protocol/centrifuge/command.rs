@@ -65,8 +65,6 @@ pub(crate) struct Subscribe<'a> {
     #[serde(borrow)]
     pub(crate) epoch: Cow<'a, str>,
     pub(crate) offset: u64,
-    pub(crate) positioned: bool,
-    pub(crate) recoverable: bool,
     pub(crate) join_leave: bool,
     /// Bits: see [`REJECT_UNRECOVERED`].
     pub(crate) flag: u64,
