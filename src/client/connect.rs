@@ -67,8 +67,9 @@ impl Call<'_> {
         Ok((grant.map_err(|error| self.refuse(error))?, welcome))
     }
 
-    /// Counts a bad token, and says what becomes of who gave it.
+    /// Counts a bad token, and says what becomes of who gave it. Why it is bad only the log tells.
     fn refuse(&self, error: TokenError) -> Refusal {
+        tracing::debug!(%error, "token refused");
         if error == TokenError::Expired {
             return Error::TOKEN_EXPIRED.into();
         }
@@ -102,8 +103,18 @@ impl Call<'_> {
         let verifier = &self.shard.hub.verifier;
         let expires = match verifier.connection(&refresh.token, SystemTime::now()) {
             Ok(grant) if grant.user == who.user => grant.expires,
-            Err(TokenError::Expired) => return Err(CloseReason::EXPIRED.into()),
-            Ok(_) | Err(_) => return Err(CloseReason::INVALID_TOKEN.into()),
+            Ok(_) => {
+                let error = "its sub is another than the connection's";
+                tracing::debug!(error, "token refused");
+                return Err(CloseReason::INVALID_TOKEN.into());
+            }
+            Err(error) => {
+                tracing::debug!(%error, "token refused");
+                let is_expired = error == TokenError::Expired;
+                let reason =
+                    if is_expired { CloseReason::EXPIRED } else { CloseReason::INVALID_TOKEN };
+                return Err(reason.into());
+            }
         };
         let ends = expires.map(|expires| expires + REFRESH_GRACE);
         self.connection.life.expires.set(ends.into_iter().chain(who.ends).min());

@@ -111,12 +111,21 @@ impl Call<'_> {
         }
     }
 
-    /// What a subscription token of this user and for this channel grants.
+    /// What a subscription token of this user and for this channel grants. Why it grants nothing
+    /// only the log tells.
     fn granted(&self, who: &Who, channel: &str, token: &str) -> Result<SubscriptionGrant, Refusal> {
         match self.shard.hub.verifier.subscription(token, SystemTime::now()) {
             Ok(grant) if grant.channel == channel && grant.user == who.user => Ok(grant),
-            Err(TokenError::Expired) => Err(Error::TOKEN_EXPIRED.into()),
-            Ok(_) | Err(_) => Err(Error::PERMISSION_DENIED.into()),
+            Ok(_) => {
+                let error = "its sub or its channel is another than the one that subscribes";
+                tracing::debug!(channel, error, "subscription token refused");
+                Err(Error::PERMISSION_DENIED.into())
+            }
+            Err(error) => {
+                tracing::debug!(channel, %error, "subscription token refused");
+                let is_expired = error == TokenError::Expired;
+                Err(if is_expired { Error::TOKEN_EXPIRED } else { Error::PERMISSION_DENIED }.into())
+            }
         }
     }
 
