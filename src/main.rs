@@ -58,8 +58,11 @@ enum Command {
         #[arg(long, allow_hyphen_values = true)]
         sub: String,
         /// What others see as its name.
-        #[arg(long)]
+        #[arg(long, conflicts_with = "channel")]
         name: Option<String>,
+        /// Print a subscription token instead, for this channel of the same user.
+        #[arg(long)]
+        channel: Option<String>,
         /// How long it is valid.
         #[arg(long, default_value = "1h", value_parser = humantime::parse_duration)]
         ttl: Duration,
@@ -139,14 +142,20 @@ fn run(command: Command) -> Result<(), Failure> {
                 }
             })
         }
-        Command::Token { sub, name, ttl, config } => {
+        Command::Token { sub, name, channel, ttl, config } => {
             let auth = load(config.as_deref(), None, None)?.config.auth;
             let user = UserId::parse(&sub).map_err(|error| Failure::Setup(error.to_string()))?;
-            let mut identity = Identity::new(user);
-            if let Some(name) = name {
-                identity = identity.named(name);
-            }
-            let token = auth::sign(&auth, &identity, ttl).map_err(|error| match error {
+            let token = if let Some(channel) = channel {
+                auth::sign_subscription(&auth, &user, &channel, ttl)
+            } else {
+                let identity = Identity::new(user);
+                let identity = match name {
+                    Some(name) => identity.named(name),
+                    None => identity,
+                };
+                auth::sign(&auth, &identity, ttl)
+            };
+            let token = token.map_err(|error| match error {
                 SignError::NoSecret => Failure::Setup(NO_SECRET.to_owned()),
                 error => Failure::Setup(error.to_string()),
             });
@@ -226,6 +235,7 @@ const EXAMPLES: &str = "Examples:
   fanfare dev
   FANFARE_AUTH_HMAC_SECRET=$(openssl rand -base64 32) fanfare serve --bind 0.0.0.0:8080
   fanfare token --sub 42 --name Ada --ttl 1h --config fanfare.toml
+  fanfare token --sub 42 --channel private:orders
   fanfare check --config fanfare.toml
 
 Exit codes: 0 ended in order, 1 failed, 2 wrong usage or configuration.";

@@ -207,7 +207,7 @@ mod tests {
     use jsonwebtoken::{EncodingKey, Header};
     use serde_json::{Value, json};
 
-    use super::super::choose_provider;
+    use super::super::{choose_provider, sign_subscription};
     use super::*;
     use crate::config::Secret;
 
@@ -283,6 +283,11 @@ mod tests {
         let grant = verifier().subscription(&token(&claims), now()).unwrap();
         assert_eq!((grant.channel.as_str(), grant.user), ("news", Some(UserId::from(42))));
         assert_eq!(grant.options.info.unwrap().get(), "1");
+        let auth = Auth { hmac_secret: Some(Secret::new(SECRET)), ..Auth::default() };
+        let user = UserId::from(42);
+        let signed = sign_subscription(&auth, &user, "news", Duration::from_secs(1)).unwrap();
+        let grant = verifier().subscription(&signed, now()).unwrap();
+        assert_eq!((grant.channel.as_str(), grant.user), ("news", Some(user)));
         let nameless = verifier().subscription(&token(&json!({"sub": "42"})), now());
         assert_eq!(nameless.err(), Some(TokenError::Malformed));
     }

@@ -73,19 +73,39 @@ impl Verifier {
 /// The settings must hold a secret and, first in their list, an HMAC algorithm; the name at most
 /// [`NAME_MAX`] bytes.
 pub fn sign(auth: &config::Auth, identity: &Identity, ttl: Duration) -> Result<String, SignError> {
-    let secret = auth.hmac_secret.as_ref().ok_or(SignError::NoSecret)?;
-    let algorithm = auth.algorithms.first().copied().ok_or(SignError::Algorithm)?;
     if identity.name.len() > NAME_MAX {
         return Err(SignError::Name);
     }
+    sign_claims(auth, &identity.user, What::Name(&identity.name), ttl)
+}
+
+/// Signs a subscription token, by which `user` may subscribe to `channel` whatever its namespace
+/// says, for `ttl` from now rounded up to a second. That there can be such a channel is not checked.
+///
+/// # Errors
+///
+/// The settings must hold a secret and, first in their list, an HMAC algorithm.
+pub fn sign_subscription(
+    auth: &config::Auth,
+    user: &UserId,
+    channel: &str,
+    ttl: Duration,
+) -> Result<String, SignError> {
+    sign_claims(auth, user, What::Channel(channel), ttl)
+}
+
+fn sign_claims(
+    auth: &config::Auth,
+    sub: &UserId,
+    what: What<'_>,
+    ttl: Duration,
+) -> Result<String, SignError> {
+    let secret = auth.hmac_secret.as_ref().ok_or(SignError::NoSecret)?;
+    let algorithm = auth.algorithms.first().copied().ok_or(SignError::Algorithm)?;
     choose_provider();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let claims = NewClaims {
-        sub: &identity.user,
-        name: &identity.name,
-        iat: now.as_secs(),
-        exp: now.saturating_add(ttl).as_secs_f64().ceil() as u64,
-    };
+    let exp = now.saturating_add(ttl).as_secs_f64().ceil() as u64;
+    let claims = NewClaims { sub, what, iat: now.as_secs(), exp };
     let key = EncodingKey::from_secret(secret.expose());
     jsonwebtoken::encode(&Header::new(algorithm), &claims, &key).map_err(|_| SignError::Algorithm)
 }
@@ -220,9 +240,18 @@ impl Claims {
 #[derive(Serialize)]
 struct NewClaims<'a> {
     sub: &'a UserId,
-    name: &'a str,
+    #[serde(flatten)]
+    what: What<'a>,
     iat: u64,
     exp: u64,
+}
+
+/// What a token says of its user: the name of a connection's, or where that may subscribe.
+#[derive(Serialize)]
+#[serde(rename_all = "lowercase")]
+enum What<'a> {
+    Name(&'a str),
+    Channel(&'a str),
 }
 
 /// Names the one backend, so that an embedder that turns on a second cannot make checks panic.
