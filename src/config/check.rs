@@ -44,7 +44,9 @@ impl Config {
         let vain = vain.map(|(section, _)| {
             format!("{section}.anonymous lets nobody in while auth.anonymous is off")
         });
-        weak.into_iter().chain(vain).collect()
+        let mute = (!self.hook.calls.is_empty() && !self.hook.is_set())
+            .then(|| "hook.calls asks and tells nobody while hook.url is not set".to_owned());
+        weak.into_iter().chain(vain).chain(mute).collect()
     }
 
     /// Sizes that cannot hold what they must.

@@ -145,7 +145,10 @@ impl Layers {
     ) {
         let Some(setting) = Setting::find(namespace, name) else {
             let section = namespace.map_or_else(String::new, |it| format!("{NAMESPACE}.{it}."));
-            let hint = hint(namespace, name);
+            let hint = match value {
+                toml::Value::Table(_) => format!("a namespace is written [{NAMESPACE}.<name>]"),
+                _ => hint(namespace, name),
+            };
             let fault = format!("{}: unknown key {section}{name}; {hint}", path.display());
             return self.faults.push(fault);
         };
@@ -261,6 +264,10 @@ mod tests {
         );
         assert!(fault("section", "[limit]\nmemory = 1\n").contains("limits.memory"));
         assert!(fault("bare", "bind = 1\n").contains("is not in a section"));
+        assert_eq!(
+            fault("plural", "[namespaces.news]\npublish = 'nobody'\n"),
+            "FILE: unknown key namespaces.news; a namespace is written [namespace.<name>]"
+        );
     }
 
     #[test]

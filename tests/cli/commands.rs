@@ -123,6 +123,14 @@ fn check_tells_what_is_in_force_and_where_it_came_from() {
 }
 
 #[test]
+fn hooks_that_can_ask_nobody_are_a_warning() {
+    let mut command = fanfare(&["check"]);
+    let (code, _, stderr) = outcome(command.env("FANFARE_HOOK_CALLS", "publish"));
+    assert_eq!(code, 0);
+    assert!(stderr.contains("hook.calls") && stderr.contains("hook.url"), "{stderr}");
+}
+
+#[test]
 fn an_unknown_variable_is_a_warning_that_names_the_nearest_key() {
     let mut command = fanfare(&["check"]);
     let (code, _, stderr) = outcome(command.env("FANFARE_LIMITS_OUTBOX_BITES", "1MiB"));
@@ -161,6 +169,9 @@ fn a_token_holds_what_was_asked_for() {
     let text = claims(&["--sub", "042"]);
     assert_eq!((&text["sub"], &text["name"]), (&"042".into(), &"User 042".into()));
     assert_eq!(claims(&["--sub", "-7"])["sub"], -7);
+    let subscription = claims(&["--sub", "42", "--channel", "news:a"]);
+    assert_eq!((&subscription["sub"], &subscription["channel"]), (&42.into(), &"news:a".into()));
+    assert!(subscription["exp"].is_u64() && subscription.get("name").is_none(), "{subscription}");
 }
 
 #[test]
