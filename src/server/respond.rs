@@ -86,7 +86,10 @@ impl Fault {
             centrifuge::Error::LIMIT_EXCEEDED => {
                 (StatusCode::TOO_MANY_REQUESTS, "there are too many on it")
             }
-            _ => (StatusCode::BAD_REQUEST, "no channel is so named, or it is named twice"),
+            _ => (
+                StatusCode::BAD_REQUEST,
+                "give a name of 1 to limits.channel_bytes bytes without control characters",
+            ),
         };
         Self::new(status, error.code, format!("channel {channel}: {}; {advice}", error.message))
     }

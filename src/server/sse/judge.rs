@@ -51,7 +51,9 @@ pub(super) async fn judge<B>(
     for (channel, from) in channels.into_iter().zip(from) {
         let is_named_twice = wanted.iter().any(|wanted| wanted.channel == channel);
         if is_named_twice || OWN_EVENTS.contains(&&*channel) {
-            return Err(refuse(hub, Error::BAD_REQUEST, &channel));
+            hub.stats.fail_handshake("channel");
+            let why = "it is named twice, or is what a stream calls an event of its own";
+            return Err(Fault::bad_request(format!("channel {channel}: bad request; {why}")));
         }
         wanted.push(want(hub, &who, &subs, channel, from).await?);
     }
