@@ -33,11 +33,10 @@ impl Listeners {
     ///
     /// [`ServeError::Bind`]: the system refuses one of them.
     pub fn bind(server: &config::Server) -> Result<Self, ServeError> {
+        // In this order, so that where both are one address it is the second that is to change.
+        let public = bind(server.bind, "server.bind (--bind)")?;
         let internal = server.internal_bind.map(|address| bind(address, "server.internal_bind"));
-        Ok(Self {
-            public: bind(server.bind, "server.bind (--bind)")?,
-            internal: internal.transpose()?,
-        })
+        Ok(Self { public, internal: internal.transpose()? })
     }
 }
 

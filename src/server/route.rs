@@ -61,7 +61,9 @@ pub(super) async fn route(
                 get(&request).map(|()| page::page(&shard.hub, door))
             }
             "/api" => Err(Fault::not_found("name the method, as in POST /api/broadcast_all")),
-            _ => Err(Fault::not_found("nothing is here; connect to /ws/chat")),
+            _ => Err(Fault::not_found(
+                "nothing is here; connect to /connection/websocket, /sse or /ws/chat",
+            )),
         }
     };
     answer.unwrap_or_else(Fault::into_response)
