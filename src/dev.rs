@@ -49,7 +49,7 @@ pub(crate) fn greet(config: &Config, key: &str) {
     let text = format!(
         "fanfare listens on http://{internal}/ (open it in two tabs)
 
-a token for user 42, for 24 hours:
+a token for user 42, for 24 hours (for others: export FANFARE_AUTH_HMAC_SECRET first, then fanfare token):
   {token}
 connect:
   ws://{address}/ws/chat?token={token}
