@@ -10,11 +10,11 @@ use std::time::SystemTime;
 use slab::Slab;
 
 use crate::clock::Millis;
-use crate::cursor::Cursor;
 use crate::message::Encoding;
 use crate::outbox::Outbox;
 use crate::registry::ConnectionId;
 use crate::ring::Share;
+use crate::subscription::cursor::Cursor;
 use crate::subscription::{Subscriptions, Who};
 use crate::user::Identity;
 

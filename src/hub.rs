@@ -1,5 +1,9 @@
 //! What an embedder and the server hold: connections, users, and the ways to reach them.
 
+mod idempotency;
+pub(crate) mod order;
+pub(crate) mod publish;
+
 use std::collections::hash_map::RandomState;
 use std::future::Future;
 use std::hash::BuildHasher;
@@ -17,13 +21,13 @@ use crate::close::CloseReason;
 use crate::config::{Config, ConfigError, HookCall, Namespace};
 use crate::error::PublishError;
 use crate::hook::{Application, Change, Courier, Hooks, HttpHooks};
-use crate::idempotency::Answered;
+use crate::hub::idempotency::Answered;
+use crate::hub::publish::{Publish, Published};
 use crate::inbox::ShardHandle;
 use crate::message::Message;
 use crate::metrics::HubStats;
 use crate::presence::Crowd;
 use crate::protocol::centrifuge::Error;
-use crate::publish::{Publish, Published};
 use crate::registry::Registry;
 use crate::ring::{Audience, Load, Probe, Reservation, Ring, Share};
 use crate::shard;

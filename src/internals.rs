@@ -15,7 +15,7 @@ use crate::outbox::Budget;
 use crate::pump::{Batch, Turn};
 pub use crate::registry::{ConnectionId, Duty, Presence, Registry, Targets};
 use crate::ring::{Audience, Load, Receiver, Ring};
-use crate::subscribers::{Subscriber, Subscribers};
+use crate::subscription::subscribers::{Subscriber, Subscribers};
 use crate::user::{Identity, UserId};
 
 /// A shard without sockets, from publish to outboxes.

@@ -27,11 +27,10 @@
 //! - [`hook`]: how an application decides what peers may do, and is told who comes and goes.
 //! - [`protocol`]: what is spoken inside WebSocket messages. [`frame`]: RFC 6455, sans-IO.
 //! - [`server`]: HTTP, the handshake, the API, and the door for embedders.
-//! - The engine, private: `ring`, `registry`, `shard`, `inbox`, `connection`, `order`, `presence`,
+//! - The engine, private: `hub`, `ring`, `registry`, `shard`, `inbox`, `connection`, `presence`,
 //!   `reader`, `heartbeat`, and the hot path `pump`, `outbox`, `writer`.
-//! - Channels, private: `channel` and `publish`, what a node has of them; `subscription` and
-//!   `subscribers`, what a connection and a shard have; `client` and `stream`, who speaks the
-//!   Centrifuge protocol and Server-Sent Events.
+//! - Channels, private: `channel`, what a node has of them; `subscription`, what a connection and a
+//!   shard have; `client` and `stream`, who speaks the Centrifuge protocol and Server-Sent Events.
 //!
 //! # Example
 //!
@@ -73,16 +72,12 @@ mod channel;
 mod client;
 mod clock;
 mod connection;
-mod cursor;
 mod heartbeat;
 mod hub;
-mod idempotency;
 mod inbox;
 mod metrics;
-mod order;
 mod outbox;
 mod presence;
-mod publish;
 mod pump;
 mod reader;
 mod registry;
@@ -90,16 +85,15 @@ mod ring;
 mod shard;
 mod socket;
 mod stream;
-mod subscribers;
 mod subscription;
 mod writer;
 
 pub use close::CloseReason;
 pub use config::Config;
 pub use error::PublishError;
+pub use hub::publish::Published;
 pub use hub::{Hub, StartError};
 pub use message::Message;
-pub use publish::Published;
 pub use server::{ServeError, serve};
 pub use user::{Identity, UserId};
 

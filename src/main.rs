@@ -1,8 +1,10 @@
 //! The command line: which settings, which server, which exit code. No logic of its own.
 
-mod dev;
-mod logging;
-mod signals;
+mod cli {
+    pub(crate) mod dev;
+    pub(crate) mod logging;
+    pub(crate) mod signals;
+}
 
 use std::error::Error;
 use std::io;
@@ -12,6 +14,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use cli::{dev, logging, signals};
 use fanfare::auth::SignError;
 use fanfare::config::{self, Config, Loaded, Server};
 use fanfare::server::Listeners;

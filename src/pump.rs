@@ -15,13 +15,13 @@ use bytes::Bytes;
 use crate::channel::ChannelId;
 use crate::close::CloseReason;
 use crate::connection::{Connection, Connections};
+use crate::hub::order::Order;
 use crate::message::Encoding;
-use crate::order::Order;
 use crate::outbox::{Budget, Burst, Push};
 use crate::registry::Targets;
 use crate::ring::{Audience, Entry, Load, Receiver};
 use crate::shard::Shard;
-use crate::subscribers::Subscribers;
+use crate::subscription::subscribers::Subscribers;
 
 mod channels;
 mod streams;

@@ -14,10 +14,10 @@ use tokio::sync::{Notify, futures::Notified};
 
 use crate::channel::post::Post;
 use crate::close::CloseReason;
+use crate::hub::order::Order;
 #[cfg(doc)]
 use crate::message::Encoding;
 use crate::message::Message;
-use crate::order::Order;
 use crate::registry::Targets;
 
 /// One admitted publish, shared by every shard.

@@ -33,7 +33,7 @@ use crate::registry::{ConnectionId, Duty};
 use crate::ring;
 use crate::server;
 use crate::socket::Socket;
-use crate::subscribers::Subscribers;
+use crate::subscription::subscribers::Subscribers;
 use crate::user::Identity;
 use crate::writer::Writer;
 

@@ -1,5 +1,8 @@
 //! What a connection is subscribed to, whatever protocol it speaks: how that begins and ends.
 
+pub(crate) mod cursor;
+pub(crate) mod subscribers;
+
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -23,7 +26,7 @@ use crate::protocol::centrifuge::{self, ClientInfo};
 use crate::protocol::sse;
 use crate::ring::{ENTRY_BYTES, Load, Reservation, Share};
 use crate::shard::Shard;
-use crate::subscribers::Subscriber;
+use crate::subscription::subscribers::Subscriber;
 use crate::user::UserId;
 
 /// Whose a connection is, as channels see it.

@@ -16,9 +16,9 @@ use crate::config::Namespace;
 use crate::connection::Connection;
 use crate::error::PublishError;
 use crate::hook::{Act, Answer, Decision};
+use crate::hub::publish::Publish;
 use crate::message::Message;
 use crate::protocol::centrifuge::{self, Command, Denial, Error, Request};
-use crate::publish::Publish;
 use crate::shard::Shard;
 use crate::subscription::{SubscribeError, Who};
 

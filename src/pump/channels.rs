@@ -14,7 +14,7 @@ use crate::close::CloseReason;
 use crate::message::Encoding;
 use crate::outbox::Push;
 use crate::ring::Load;
-use crate::subscribers::{OfChannel, Subscriber};
+use crate::subscription::subscribers::{OfChannel, Subscriber};
 
 impl Turn<'_> {
     /// Puts a batch's posts into the outboxes, each channel's in one burst.
@@ -100,11 +100,11 @@ mod tests {
     use crate::channel::publication::Publication;
     use crate::channel::{Channels, TooManyChannels};
     use crate::connection::{Connection, Connections, Life};
-    use crate::cursor::Cursor;
     use crate::outbox::Budget;
     use crate::protocol::centrifuge::ClientInfo;
     use crate::ring::{Receiver, Ring};
-    use crate::subscribers::Subscribers;
+    use crate::subscription::cursor::Cursor;
+    use crate::subscription::subscribers::Subscribers;
 
     /// A shard without sockets, and the channels of its node.
     struct Rig {

@@ -12,9 +12,9 @@ use super::{Outcome, Turn};
 use crate::channel::ChannelId;
 use crate::channel::post::{Content, Post};
 use crate::close::CloseReason;
-use crate::cursor::Cursor;
 use crate::outbox::{Burst, Push};
-use crate::subscribers::Subscriber;
+use crate::subscription::cursor::Cursor;
+use crate::subscription::subscribers::Subscriber;
 
 /// A publication as streams share it.
 pub(super) struct Event {

@@ -8,9 +8,9 @@ use serde_json::value::RawValue;
 
 use super::{TURN, connections, json, namespace, not_available, parse, present};
 use crate::hub::Inner;
+use crate::hub::publish;
 use crate::message::Message;
 use crate::protocol::json::{encode, is_zero};
-use crate::publish;
 use crate::server::respond::Fault;
 use crate::user::UserId;
 

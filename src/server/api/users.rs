@@ -10,7 +10,7 @@ use crate::auth::grant::SubscriptionOptions;
 use crate::channel::history::Position;
 use crate::close::{CloseReason, InvalidCloseReason};
 use crate::hub::Inner;
-use crate::order::{self, Act, OrderError, Whom};
+use crate::hub::order::{self, Act, OrderError, Whom};
 use crate::protocol::centrifuge::{Error, Since};
 use crate::protocol::json::one_line;
 use crate::server::respond::Fault;

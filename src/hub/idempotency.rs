@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::publish::Published;
+use crate::hub::publish::Published;
 
 /// The answers to publishes with a key, by channel and key.
 #[derive(Debug)]
