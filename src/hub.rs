@@ -307,16 +307,6 @@ impl Inner {
         admitted.map_err(|error| self.stats.refuse(error))
     }
 
-    /// What is said or announced in the chat. Its refusal is not yet the last word, so not counted, and its
-    /// size was judged before it was wrapped. A connection counts it against its share of the ring.
-    pub(crate) fn say(
-        &self,
-        message: &Message,
-        share: Option<&Arc<Share>>,
-    ) -> Result<usize, PublishError> {
-        self.tell(message, Audience::Chat, share)
-    }
-
     /// The options of a channel, or why there can be none of that name.
     pub(crate) fn namespace(&self, channel: &str) -> Result<&Namespace, Error> {
         let max_bytes = self.config.limits.channel_bytes;

@@ -14,6 +14,7 @@ use crate::hub::Inner;
 use crate::message::Message;
 use crate::protocol::chat;
 use crate::registry::Presence;
+use crate::ring::Audience;
 use crate::user::UserId;
 
 /// Whether so many users are present that they are counted rather than announced.
@@ -132,7 +133,7 @@ impl Inner {
             self.crowd.is_count_due.store(true, Ordering::Relaxed);
             return Told::Counted;
         }
-        match self.say(&message(present), None) {
+        match self.tell(&message(present), Audience::Chat, None) {
             Err(PublishError::Overloaded) => Told::Refused,
             // A hub that closes has no one left to tell.
             Ok(_) | Err(_) => Told::Announced,
@@ -154,7 +155,7 @@ impl Inner {
             return;
         }
         crowd.is_count_due.store(false, Ordering::Relaxed);
-        if self.say(&chat::count(self.registry.present_users()), None).is_err() {
+        if self.tell(&chat::count(self.registry.present_users()), Audience::Chat, None).is_err() {
             crowd.is_count_due.store(true, Ordering::Relaxed);
         }
     }

@@ -102,7 +102,8 @@ impl Inner {
         })
     }
 
-    /// Sends a message to all, and what it comes to on the chat's channel.
+    /// Sends a message to all, and what it comes to on the chat's channel. Its refusal is not yet the
+    /// last word, so not counted, and its size was judged before it was wrapped.
     pub(crate) fn tell(
         &self,
         message: &Message,

@@ -13,6 +13,7 @@ use crate::hook::{Act, Answer, Consent, Decision, Question, Refusal};
 use crate::message::Message;
 use crate::protocol::centrifuge::Error;
 use crate::protocol::chat;
+use crate::ring::Audience;
 
 /// What waits.
 pub(super) struct Waiting {
@@ -184,7 +185,7 @@ impl Dialog {
 
     /// Publishes, or gives the message back without room.
     fn publish(&mut self, message: Message) -> Option<Waiting> {
-        match self.shard.hub.say(&message, Some(self.connection.share())) {
+        match self.shard.hub.tell(&message, Audience::Chat, Some(self.connection.share())) {
             Err(PublishError::Overloaded | PublishError::TooManyChannels) => {
                 Some(Waiting { lack: Lack::Ring, what: What::Message(message) })
             }

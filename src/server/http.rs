@@ -86,18 +86,24 @@ pub(crate) async fn serve_socket(shard: Rc<Shard>, socket: Socket, door: Door) {
     }
     let Some(socket) = Rc::into_inner(wire).map(Wire::into_socket) else { return };
     match (outcome, upgrade.take()) {
-        (Some(Ok(())), Some(Upgrade::Chat(identity))) => {
-            let chat = Box::new(Chat::new(&identity));
-            shard.open(socket, identity, chat, &read_buf);
-        }
-        (Some(Ok(())), Some(Upgrade::Client(has_frame_pings))) => {
-            shard.open_client(socket, has_frame_pings, &read_buf);
-        }
-        (Some(Ok(())), Some(Upgrade::Sse(stream, _))) => stream.start(socket),
-        (Some(Ok(())), Some(Upgrade::Refuse(reason))) => {
-            tokio::task::spawn_local(refuse(socket, reason, limits.close_timeout));
-        }
+        (Some(Ok(())), Some(upgrade)) => go_on(&shard, socket, upgrade, &read_buf),
         (outcome, _) => dismiss(&shard, &socket, outcome, &pace).await,
+    }
+}
+
+/// Goes on with a socket as what its request made of it.
+fn go_on(shard: &Rc<Shard>, socket: Socket, upgrade: Upgrade, early: &[u8]) {
+    match upgrade {
+        Upgrade::Chat(identity) => {
+            let chat = Box::new(Chat::new(&identity));
+            shard.open(socket, identity, chat, early);
+        }
+        Upgrade::Client(has_frame_pings) => shard.open_client(socket, has_frame_pings, early),
+        Upgrade::Sse(stream, _) => stream.start(socket),
+        Upgrade::Refuse(reason) => {
+            let patience = shard.hub.config.limits.close_timeout;
+            tokio::task::spawn_local(refuse(socket, reason, patience));
+        }
     }
 }
 
