@@ -176,7 +176,8 @@ fn a_subscribe_is_refused_or_gets_what_the_application_adds() {
 #[test]
 fn rpc_is_answered_by_the_application_or_not_available() {
     let app = Receiver::start(|post| match post["method"].as_str() {
-        Some("add") => Reply::Json(json!({"result": {"data": {"sum": 3}}})),
+        // A line break would end the reply in the protocol's framing.
+        Some("add") => Reply::Text("{\"result\":{\"data\":{\n\"sum\":\r\n3}}}"),
         Some("nothing") => Reply::Text("{}"),
         _ => error(404, "unknown method"),
     });

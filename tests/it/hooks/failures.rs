@@ -7,6 +7,7 @@ use fanfare::config::{OnFailure, Secret};
 use serde_json::json;
 
 use super::receiver::*;
+use crate::embedder::{Embedder, adopt_blocker, hold};
 
 #[test]
 fn without_an_answer_in_time_the_policy_decides() {
@@ -131,4 +132,31 @@ fn questions_over_the_bound_wait_for_their_turn() {
     drop(first);
     server.hub.disconnect_user(&41.into(), CloseReason::FORCE_DISCONNECT).unwrap();
     assert_eq!(second.reply()["rpc"], json!({}));
+}
+
+#[test]
+fn what_was_agreed_to_is_not_asked_again_for_want_of_room_in_the_ring() {
+    let app = Receiver::agreeing();
+    let server = server(app.address, &[Publish], |config| {
+        config.server.shards = 2;
+        config.limits.ring_messages = 16;
+        config.limits.publish_wait = Duration::from_secs(60);
+    });
+    let embedder = Embedder::with(&server.hub, adopt_blocker);
+    let mut blocker = embedder.open();
+    embedder.outcomes.recv().unwrap().unwrap();
+    // It comes to the other shard, as that has fewer.
+    let mut client = server.client(42);
+    client.subscribe("open:a");
+    let held = hold(&mut blocker);
+    (0..6).for_each(|n| send(&mut client, "publish", &publish(n)));
+    // A connection may have a quarter of the ring.
+    (0..4).for_each(|n| client.must_hear("open:a", &json!(n)));
+    (0..5).for_each(|n| assert_eq!(app.post()["data"], n));
+    assert!(app.is_left_alone(), "the fifth waits for room, and the sixth for the fifth");
+    drop(held);
+    (4..6).for_each(|n| client.must_hear("open:a", &json!(n)));
+    assert_eq!(app.posts().len(), 1);
+    drop(client);
+    drop(blocker);
 }
