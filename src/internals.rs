@@ -1,9 +1,11 @@
-//! What the benches see of the engine's inside. No part of the API: it may change at any time.
+//! What benches and fuzz targets see of the engine's inside. No part of the API: it may change at any time.
 
+use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde_json::value::RawValue;
 
 use crate::channel::history::Window;
 use crate::channel::post::{Content, Post};
@@ -12,6 +14,7 @@ use crate::channel::{Channel, Channels, TooManyChannels};
 use crate::connection::{Connection, Connections, Life};
 use crate::message::{Encoding, Message};
 use crate::outbox::Budget;
+use crate::protocol::centrifuge::{self, Command, Request};
 use crate::pump::{Batch, Turn};
 pub use crate::registry::{ConnectionId, Duty, Presence, Registry, Targets};
 use crate::ring::{Audience, Load, Receiver, Ring};
@@ -118,6 +121,60 @@ impl FanOut {
         };
         self.connections.slots().iter().map(|(_, connection)| drain(connection)).sum()
     }
+}
+
+/// What a command of the Centrifuge protocol was understood as.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Understood {
+    /// 0 if it wants no reply.
+    pub id: u32,
+    /// Empty for a pong.
+    pub method: &'static str,
+    /// Empty if it names none.
+    pub channel: String,
+    /// What is published or sent, as it came.
+    pub data: Option<String>,
+}
+
+/// Reads a frame of commands line by line, up to the first that is none.
+pub fn understand(frame: &str) -> impl Iterator<Item = (&str, Understood)> {
+    let read = |line| centrifuge::parse(line).ok().map(|command| (line, understood(command)));
+    centrifuge::lines(frame).map_while(read)
+}
+
+fn understood(command: Command<'_>) -> Understood {
+    let (id, request) = match command {
+        Command::Pong => return of(0, "", None, None),
+        Command::Send(send) => return of(0, "send", None, send.data),
+        Command::Request(id, request) => (id, request),
+    };
+    match request {
+        Request::Connect(it) => of(id, "connect", None, it.data),
+        Request::Subscribe(it) => of(id, "subscribe", Some(it.channel), it.data),
+        Request::Unsubscribe(it) => of(id, "unsubscribe", Some(it.channel), None),
+        Request::Publish(it) => of(id, "publish", Some(it.channel), it.data),
+        Request::Presence(it) => of(id, "presence", Some(it.channel), None),
+        Request::PresenceStats(it) => of(id, "presence_stats", Some(it.channel), None),
+        Request::History(it) => of(id, "history", Some(it.channel), None),
+        Request::Rpc(it) => of(id, "rpc", None, it.data),
+        Request::Refresh(_) => of(id, "refresh", None, None),
+        Request::SubRefresh(it) => of(id, "sub_refresh", Some(it.channel), None),
+    }
+}
+
+fn of(
+    id: u32,
+    method: &'static str,
+    channel: Option<Cow<'_, str>>,
+    data: Option<&RawValue>,
+) -> Understood {
+    let channel = channel.unwrap_or_default().into_owned();
+    Understood { id, method, channel, data: data.map(|data| data.get().to_owned()) }
+}
+
+/// A publication as it is pushed to clients of the Centrifuge protocol.
+pub fn publication_push(channel: &str, data: &str) -> String {
+    centrifuge::publication_push(&Publication::new(channel.into(), data.to_owned().into()))
 }
 
 /// The message as a frame, which is built now unless it was before.
