@@ -29,7 +29,7 @@ use crate::metrics::HubStats;
 use crate::presence::Crowd;
 use crate::protocol::centrifuge::Error;
 use crate::registry::Registry;
-use crate::ring::{Audience, Load, Probe, Reservation, Ring, Share};
+use crate::ring::{Audience, ENTRY_BYTES, Load, Probe, Reservation, Ring, Share};
 use crate::shard;
 use crate::socket;
 use crate::user::UserId;
@@ -426,6 +426,12 @@ impl Inner {
         let Some((reach, load)) = load() else { return Ok(0) };
         self.send(reservation, load);
         Ok(reach)
+    }
+
+    /// What so many bytes count in the ring: at most what one connection may hold of it, as a
+    /// message with all that is said of its publisher would else never find room.
+    pub(crate) fn ring_bytes(&self, size: usize) -> usize {
+        size.min((self.config.limits.ring_bytes / 4).saturating_sub(ENTRY_BYTES))
     }
 
     pub(crate) fn reserve(

@@ -79,7 +79,7 @@ impl FanOut {
         let name = channel.to_string();
         let publication = Publication::new(name.as_str().into(), data.clone());
         let posted = self.channels.with(&name, |channel, state| {
-            let content = Content::Publication(Arc::new(publication));
+            let content = Content::from(Arc::new(publication));
             let post = Post { channel: channel.id, sequence: state.take_sequence(), content };
             self.ring.send(reservation, Load::Post(post));
         });

@@ -190,7 +190,7 @@ impl Shard {
     ) -> Result<Entered, SubscribeError> {
         let window = namespace.window();
         let recover = recover.filter(|_| namespace.recovery != Recovery::Off);
-        let room = self.room_to_announce(namespace, Some(connection.share()));
+        let room = self.room_to_announce(connection, namespace, Some(connection.share()));
         let info = connection.who().map(|who| who.info(terms.info.clone()));
         let max_bytes = self.hub.config.limits.outbox_bytes / 2;
         let channels = &self.hub.channels;
@@ -336,7 +336,8 @@ impl Shard {
         let channel = &subscription.channel;
         self.subscribers.remove(channel.id, subscription.slot);
         let namespace = self.hub.config.namespace(&channel.name);
-        let room = namespace.and_then(|namespace| self.room_to_announce(namespace, share));
+        let room =
+            namespace.and_then(|namespace| self.room_to_announce(connection, namespace, share));
         self.hub.channels.unsubscribe_with(channel, |state| {
             if state.subscribers() == 1 {
                 self.hub.notice(hook::Change::ChannelVacated(channel.name.clone()));
@@ -353,25 +354,32 @@ impl Shard {
 impl Shard {
     /// Whether there is room in the ring for telling of a connection, where the namespace has that.
     pub(crate) fn can_announce(&self, connection: &Connection, namespace: &Namespace) -> bool {
-        let share = || self.hub.ring.reserve(ANNOUNCEMENT_BYTES, Some(connection.share()));
-        namespace.join_leave == JoinLeave::Off || share().is_some()
+        let reserve = || self.hub.ring.reserve(self.told_of(connection), Some(connection.share()));
+        namespace.join_leave == JoinLeave::Off || reserve().is_some()
     }
 
     /// Room in the ring for telling of someone, where the namespace has that. Without room nothing
     /// is told, and that is counted.
     fn room_to_announce(
         &self,
+        connection: &Connection,
         namespace: &Namespace,
         share: Option<&Arc<Share>>,
     ) -> Option<Reservation> {
         if namespace.join_leave == JoinLeave::Off {
             return None;
         }
-        let reservation = self.hub.ring.reserve(ANNOUNCEMENT_BYTES, share);
+        let reservation = self.hub.ring.reserve(self.told_of(connection), share);
         if reservation.is_none() {
             self.hub.stats.presence_dropped();
         }
         reservation
+    }
+
+    /// Bytes that telling of a connection counts in the ring.
+    fn told_of(&self, connection: &Connection) -> usize {
+        let info = connection.who().and_then(|who| who.info.as_ref());
+        self.hub.ring_bytes(ANNOUNCEMENT_BYTES + info.map_or(0, |info| info.get().len()))
     }
 
     fn announce(
@@ -409,6 +417,5 @@ fn recovered(
 /// Publications of one recovery or page at most.
 pub(crate) const RECOVERED_MAX: usize = 300;
 
-/// What an announcement counts in the ring: more than most need, as who it is about was bounded
-/// with its token.
+/// What an announcement counts in the ring beside what the connection's token says of it.
 const ANNOUNCEMENT_BYTES: usize = 512;

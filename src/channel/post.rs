@@ -24,14 +24,43 @@ pub(crate) struct Post {
 pub(crate) enum Content {
     /// For those who hear of joins and leaves.
     Announcement(Arc<Announcement>),
-    Publication(Arc<Publication>),
+    Publication(Arc<Publication>, Frames),
+}
+
+/// A publication's frames, each made at most once. Not of the publication, which is remembered for
+/// far longer than anybody is sent them.
+#[derive(Debug, Default)]
+pub(crate) struct Frames {
+    raw: OnceLock<Bytes>,
+    centrifuge: OnceLock<Bytes>,
+}
+
+impl Frames {
+    fn encoded<'a>(&'a self, publication: &'a Publication, encoding: Encoding) -> &'a Bytes {
+        let frame = |text: &[u8]| frame::encode(Opcode::Text, text);
+        match encoding {
+            Encoding::Raw => self.raw.get_or_init(|| frame(&publication.data)),
+            Encoding::Centrifuge => self
+                .centrifuge
+                .get_or_init(|| frame(centrifuge::publication_push(publication).as_bytes())),
+            Encoding::Sse => &publication.event().with_id,
+        }
+    }
+}
+
+impl From<Arc<Publication>> for Content {
+    fn from(publication: Arc<Publication>) -> Self {
+        Self::Publication(publication, Frames::default())
+    }
 }
 
 impl Post {
     /// Its frame for a subscriber, if there is anything in it for that one.
     pub(crate) fn frame(&self, encoding: Encoding, hears_join_leave: bool) -> Option<&Bytes> {
         match &self.content {
-            Content::Publication(publication) => Some(publication.encoded(encoding)),
+            Content::Publication(publication, frames) => {
+                Some(frames.encoded(publication, encoding))
+            }
             Content::Announcement(announcement) => {
                 let hears = hears_join_leave && encoding == Encoding::Centrifuge;
                 hears.then(|| announcement.encoded())
@@ -42,8 +71,8 @@ impl Post {
     /// Bytes of it, about.
     pub(crate) fn len(&self) -> usize {
         match &self.content {
-            Content::Publication(publication) => publication.size(),
-            Content::Announcement(_) => 0,
+            Content::Publication(publication, _) => publication.size(),
+            Content::Announcement(announcement) => announcement.info.size(),
         }
     }
 }

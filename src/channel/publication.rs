@@ -1,4 +1,4 @@
-//! One message on a channel, and what each protocol makes of it, at most once.
+//! One message on a channel.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -6,9 +6,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 
 use super::history::Position;
-use crate::frame::{self, Opcode};
-use crate::message::Encoding;
-use crate::protocol::centrifuge::{self, ClientInfo};
+use crate::protocol::centrifuge::ClientInfo;
 use crate::protocol::sse;
 
 /// What was published to a channel; shared by everyone who receives or remembers it.
@@ -25,8 +23,6 @@ pub(crate) struct Publication {
     pub(crate) info: Option<Arc<ClientInfo>>,
     /// What a backend attached.
     pub(crate) tags: BTreeMap<String, String>,
-    raw: OnceLock<Bytes>,
-    centrifuge: OnceLock<Bytes>,
     /// Boxed, as few channels are streamed and many remember.
     sse: OnceLock<Box<sse::Event>>,
 }
@@ -41,8 +37,6 @@ impl Publication {
             epoch: Arc::default(),
             info: None,
             tags: BTreeMap::new(),
-            raw: OnceLock::new(),
-            centrifuge: OnceLock::new(),
             sse: OnceLock::new(),
         }
     }
@@ -66,18 +60,6 @@ impl Publication {
     /// Bytes of that, and of what goes with it of who published it.
     pub(crate) fn size(&self) -> usize {
         self.payload_size() + self.info.as_ref().map_or(0, |info| info.size())
-    }
-
-    /// The publication as one frame of an encoding.
-    pub(crate) fn encoded(&self, encoding: Encoding) -> &Bytes {
-        match encoding {
-            Encoding::Raw => self.raw.get_or_init(|| frame::encode(Opcode::Text, &self.data)),
-            Encoding::Centrifuge => self.centrifuge.get_or_init(|| {
-                let push = centrifuge::publication_push(self);
-                frame::encode(Opcode::Text, push.as_bytes())
-            }),
-            Encoding::Sse => &self.event().with_id,
-        }
     }
 
     /// The publication as a Server-Sent Event.

@@ -93,7 +93,7 @@ impl Inner {
             let message = Message::text_of(publication.data.clone());
             return self.broadcast_with(&message, Audience::Chat, publication, window, share);
         }
-        let reservation = self.reserve(size, share)?;
+        let reservation = self.reserve(self.ring_bytes(publication.size()), share)?;
         self.place(publication, window, |post, published| {
             if let Some(post) = post {
                 self.send(reservation, Load::Post(post));
@@ -147,7 +147,7 @@ impl Inner {
             let Some((channel, state)) = place else { return send(None, Published::default()) };
             let publication = self.channels.append(state, publication, window, Instant::now());
             let offset = publication.offset;
-            let content = Content::Publication(publication);
+            let content = Content::from(publication);
             let post = Post { channel: channel.id, sequence: state.take_sequence(), content };
             let epoch =
                 if offset > 0 { state.history.position() } else { Position::default() }.epoch;

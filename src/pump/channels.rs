@@ -157,13 +157,13 @@ mod tests {
 
         fn publish(&self, name: &str, data: &str) {
             let publication = Publication::new(name.into(), data.to_owned().into());
-            self.post(name, Content::Publication(Arc::new(publication)));
+            self.post(name, Content::from(Arc::new(publication)));
         }
 
         fn publish_at(&self, name: &str, offset: u64) {
             let publication = Publication::new(name.into(), "1".into());
             let publication = publication.at(Position { offset, epoch: "f".into() });
-            self.post(name, Content::Publication(Arc::new(publication)));
+            self.post(name, Content::from(Arc::new(publication)));
         }
 
         fn join(&self, name: &str) {

@@ -28,7 +28,7 @@ impl Turn<'_> {
     pub(super) fn events(&self, posts: &[&Post]) -> Vec<Event> {
         let event = |post: &&Post| match &post.content {
             Content::Announcement(_) => None,
-            Content::Publication(publication) => Some(Event {
+            Content::Publication(publication, _) => Some(Event {
                 sequence: post.sequence,
                 offset: publication.offset,
                 burst: Burst::lone(publication.event().bare.clone(), self.now, self.budget),

@@ -159,3 +159,33 @@ fn a_subscriber_that_does_not_read_is_closed_with_3008_and_misses_nothing_later(
 fn number(text: &Value) -> u64 {
     text.as_str().unwrap().split(' ').next().unwrap().parse().unwrap()
 }
+
+#[test]
+fn who_is_there_is_not_told_in_more_than_an_outbox_takes() {
+    let server = TestServer::with_channels(|config| {
+        config.limits.message_bytes = 2000;
+        config.limits.outbox_bytes = 9000;
+    });
+    let info = "x".repeat(1200);
+    let enter = |user: usize| {
+        let mut client = server.client_with(&json!({"sub": user.to_string(), "info": info}));
+        client.subscribe("news:a");
+        client
+    };
+    let mut clients: Vec<_> = (1..=6).map(enter).collect();
+    let present = clients[0].call("presence", &json!({"channel": "news:a"}));
+    assert_eq!(present["presence"].as_object().unwrap().len(), 6);
+    clients.push(enter(7));
+    assert_eq!(clients[0].refusal("presence", &json!({"channel": "news:a"})), 106);
+    let stats = clients[0].call("presence_stats", &json!({"channel": "news:a"}));
+    assert_eq!(stats["num_clients"], 7);
+}
+
+#[test]
+fn what_a_token_says_of_a_publisher_counts_with_what_is_remembered() {
+    let server = TestServer::with_channels(|_| {});
+    let mut client = server.client_with(&json!({"sub": "1", "info": "x".repeat(1000)}));
+    client.subscribe("news:a");
+    client.call("publish", &json!({"channel": "news:a", "data": 1}));
+    assert!(server.metric("fanfare_history_bytes") > 1000.0);
+}
