@@ -1,4 +1,4 @@
-//! What benches and fuzz targets see of the engine's inside. No part of the API: it may change at any time.
+//! What benches, fuzz targets and tests of faults see of the engine's inside. No part of the API: it may change at any time.
 
 use std::borrow::Cow;
 use std::rc::Rc;
@@ -12,6 +12,7 @@ use crate::channel::post::{Content, Post};
 use crate::channel::publication::Publication;
 use crate::channel::{Channel, Channels, TooManyChannels};
 use crate::connection::{Connection, Connections, Life};
+use crate::hub::Hub;
 use crate::message::{Encoding, Message};
 use crate::outbox::Budget;
 use crate::protocol::centrifuge::{self, Command, Request};
@@ -170,6 +171,11 @@ fn of(
 ) -> Understood {
     let channel = channel.unwrap_or_default().into_owned();
     Understood { id, method, channel, data: data.map(|data| data.get().to_owned()) }
+}
+
+/// Takes a place in a channel's order that nothing will fill, as a fault would that lost an entry.
+pub fn lose_entry(hub: &Hub, channel: &str) {
+    hub.inner.channels.with(channel, |_, state| state.take_sequence());
 }
 
 /// A publication as it is pushed to clients of the Centrifuge protocol.

@@ -1,3 +1,4 @@
+use fanfare::internals::lose_entry;
 use fanfare::{CloseReason, UserId};
 use serde_json::json;
 
@@ -83,6 +84,42 @@ fn a_backend_ends_a_subscription_with_2000_and_a_connection_with_its_code() {
     let reason = CloseReason::new(4500, "banned").unwrap();
     server.hub.disconnect_user(&UserId::from(42), reason).unwrap();
     assert_eq!(client.peer.read_close(), (4500, "banned".into()));
+}
+
+#[test]
+fn a_gap_ends_the_subscription_with_2500_and_what_is_missing_is_recovered() {
+    let server = TestServer::with_channels(|_| {});
+    let (mut client, mut other) = (server.client(1), server.client(2));
+    let epoch = client.subscribe("news:a")["epoch"].take();
+    client.subscribe("open:a");
+    other.subscribe("news:b");
+    server.publish("news:a", &json!(1));
+    client.must_hear("news:a", &json!(1));
+    lose_entry(&server.hub, "news:a");
+    server.publish("news:a", &json!(2));
+    let unsubscribe = json!({"code": 2500, "reason": "insufficient state"});
+    assert_eq!(client.push(), json!({"channel": "news:a", "unsubscribe": unsubscribe}));
+    server.publish("open:a", &json!(1));
+    client.must_hear("open:a", &json!(1));
+    let entered = client.recover("news:a", 1, &epoch);
+    assert_eq!(
+        (&entered["recovered"], data(&entered["publications"])),
+        (&json!(true), vec![json!(2)])
+    );
+    server.publish("news:b", &json!(1));
+    other.must_hear("news:b", &json!(1));
+    assert_eq!(server.metric("fanfare_gaps_total"), 1.0);
+}
+
+#[test]
+fn a_gap_closes_with_3010_who_the_server_subscribed() {
+    let server = TestServer::with_channels(|_| {});
+    let mut client = server.client_with(&json!({"sub": "1", "channels": ["news:a", "news:b"]}));
+    lose_entry(&server.hub, "news:a");
+    server.publish("news:b", &json!(1));
+    client.must_hear("news:b", &json!(1));
+    server.publish("news:a", &json!(1));
+    assert_eq!(client.peer.read_close(), (3010, "insufficient state".into()));
 }
 
 #[test]
