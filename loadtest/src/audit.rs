@@ -17,7 +17,7 @@ use crate::reader::Scratch;
 use crate::report;
 use crate::scanner::Frame;
 use crate::schedule::Schedule;
-use crate::subscription::subscribers::Subscribers;
+use crate::subscribers::Subscribers;
 use crate::tally::{TOO_MANY, error_code};
 use crate::target::{Target, Wire};
 use crate::trail::{Published, Refused, Trail};

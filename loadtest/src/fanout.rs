@@ -16,7 +16,7 @@ use crate::progress;
 use crate::reader::Scratch;
 use crate::report;
 use crate::schedule::{Rate, Schedule};
-use crate::subscription::subscribers::Subscribers;
+use crate::subscribers::Subscribers;
 use crate::target::{Target, Wire};
 
 /// Runs the command and prints its report.

@@ -10,7 +10,7 @@ use crate::clock::Clock;
 use crate::failure::Failure;
 use crate::publisher::{Encoder, Publisher, Sent};
 use crate::schedule::{Rate, Schedule};
-use crate::subscription::subscribers::Subscribers;
+use crate::subscribers::Subscribers;
 use crate::tally::Latency;
 use crate::target::Target;
 

@@ -15,7 +15,7 @@ use crate::meter::{Meter, Usage};
 use crate::process::socket_memory;
 use crate::reader::{Reader, Scratch};
 use crate::report;
-use crate::subscription::subscribers::Subscribers;
+use crate::subscribers::Subscribers;
 use crate::tally::Latency;
 use crate::target::{Link, Target, Wire};
 

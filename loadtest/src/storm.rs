@@ -15,7 +15,7 @@ use crate::meter::{Meter, Usage};
 use crate::progress;
 use crate::reader::Scratch;
 use crate::report;
-use crate::subscription::subscribers::Subscribers;
+use crate::subscribers::Subscribers;
 use crate::tally::{Latency, millis};
 use crate::target::{Target, Wire};
 

@@ -65,17 +65,22 @@ impl ConnectionGrant {
     fn with_personal_channel(mut self, auth: &Auth) -> Self {
         if let Some(user) = &self.user
             && auth.personal_channel == Switch::On
+            && let Some(channel) = personal_channel(auth, user)
         {
-            self.subs.entry(personal_channel(auth, user)).or_default();
+            self.subs.entry(channel).or_default();
         }
         self
     }
 }
 
 /// The channel of one user alone, which each of its connections is let into.
-fn personal_channel(auth: &Auth, user: &UserId) -> String {
-    let namespace = &auth.personal_namespace;
-    if namespace.is_empty() { format!("#{user}") } else { format!("{namespace}:#{user}") }
+fn personal_channel(auth: &Auth, user: &UserId) -> Option<String> {
+    let (namespace, user) = (&auth.personal_namespace, user.to_string());
+    // Such a name would let in the users that it lists.
+    let is_a_list = user.contains([',', '#']);
+    let name =
+        if namespace.is_empty() { format!("#{user}") } else { format!("{namespace}:#{user}") };
+    (!is_a_list).then_some(name)
 }
 
 /// What a token says of one subscription.
@@ -247,6 +252,14 @@ mod tests {
         for claims in [json!({"sub": "42", "channel": "news"}), json!({"channel": ""})] {
             assert_eq!(connection(&claims).err(), Some(TokenError::Channel), "{claims}");
         }
+    }
+
+    #[test]
+    fn a_personal_channel_is_of_one_user_alone() {
+        let auth = Auth { personal_namespace: "user".into(), ..Auth::default() };
+        let channel = |user| personal_channel(&auth, &UserId::parse(user).unwrap());
+        assert_eq!(channel("42").as_deref(), Some("user:#42"));
+        assert_eq!((channel("41,42"), channel("a#b")), (None, None));
     }
 
     #[test]
