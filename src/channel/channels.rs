@@ -90,6 +90,7 @@ impl Channels {
     ) -> Option<T> {
         let channel = lock(self.bucket(name)).channels.get(name).cloned()?;
         let mut state = channel.lock();
+        self.expire(&mut state, Instant::now());
         // What went between the two locks had no subscriber and no history, as if never there.
         (!state.is_gone).then(|| work(&channel, &mut state))
     }
@@ -192,9 +193,7 @@ impl Channels {
     /// Lets go of what a channel need not remember, and of the channel if that was all.
     fn tidy(&self, bucket: &mut Bucket, channel: &Channel, now: Instant) {
         let mut state = channel.lock();
-        let before = state.history.bytes();
-        state.history.expire(now);
-        self.note_remembered(before, state.history.bytes());
+        self.expire(&mut state, now);
         let is_published_to = state.history.next_offset() > 1;
         let keeps_position = is_published_to && now < state.kept_until;
         let is_of_use = state.subscribers > 0 || state.history.bytes() > 0 || keeps_position;
@@ -204,6 +203,13 @@ impl Channels {
             bucket.forgotten += u64::from(is_published_to);
             self.count.fetch_sub(1, Ordering::Relaxed);
         }
+    }
+
+    /// Has a channel forget what is too old: whoever looks at it next must not find that.
+    fn expire(&self, state: &mut State, now: Instant) {
+        let before = state.history.bytes();
+        state.history.expire(now);
+        self.note_remembered(before, state.history.bytes());
     }
 
     fn note_remembered(&self, before: usize, after: usize) {
@@ -220,6 +226,7 @@ impl Channels {
         loop {
             let channel = self.get_or_insert(name, window)?;
             let mut state = channel.lock();
+            self.expire(&mut state, Instant::now());
             if !state.is_gone {
                 return Ok(work(&channel, &mut state));
             }
@@ -348,6 +355,15 @@ mod tests {
         let (_, _, last) = enter();
         assert_eq!(last.offset, 0);
         assert_ne!(last.epoch, first.epoch);
+    }
+
+    #[test]
+    fn what_is_too_old_is_not_there_for_who_looks_before_the_sweep() {
+        let channels = Channels::new(10, 1000);
+        let window = Window { ttl: Duration::from_nanos(1), ..OPEN };
+        publish(&channels, "a", window, Instant::now());
+        assert_eq!(channels.with("a", |_, state| state.history.bytes()), Some(0));
+        assert_eq!(channels.remembered(), 0);
     }
 
     #[test]
