@@ -165,7 +165,7 @@ pub(crate) fn lines(frame: &str) -> impl Iterator<Item = &str> {
 /// [`Subscribe::flag`]: refuse with 112 what cannot be recovered.
 pub(crate) const REJECT_UNRECOVERED: u64 = 2;
 
-/// A command as it came: at most one of its methods may be there.
+/// A command as it came; of several methods the first of these counts.
 #[derive(Deserialize)]
 struct Raw<'a> {
     #[serde(default)]
