@@ -6,6 +6,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use tokio::io::AsyncReadExt;
 use tokio::net::tcp::OwnedReadHalf;
 use tokio::sync::Notify;
@@ -28,7 +30,7 @@ pub(crate) struct Backend {
 #[derive(Debug, Default)]
 pub(crate) struct Answers {
     pub(crate) count: Cell<u64>,
-    /// Numbers, from 0, of the requests that were answered with 503.
+    /// Numbers, from 0, of the publishes that were answered with 503 or an error.
     pub(crate) refused: RefCell<Vec<u32>>,
     /// Why no more answers come.
     fault: RefCell<Option<String>>,
@@ -49,7 +51,7 @@ impl Backend {
             );
             writer.write_all(request.as_bytes()).await?;
             let mut responses = Responses { read, buffer: BytesMut::new() };
-            let status = responses.next().await?;
+            let (status, _) = responses.next().await?;
             Ok::<_, io::Error>((writer, responses, status))
         };
         let answer = timeout(PATIENCE, probe).await.map_err(|_| setup("does not answer".into()))?;
@@ -76,6 +78,37 @@ impl Drop for Backend {
 }
 
 impl Answers {
+    /// Notes the answer to one publish, or to those of a batch.
+    fn note(&self, body: &[u8]) {
+        #[derive(Deserialize)]
+        struct Batch {
+            replies: Vec<Reply>,
+        }
+        #[derive(Deserialize)]
+        struct Reply {
+            error: Option<IgnoredAny>,
+        }
+        if body.starts_with(br#"{"error""#) {
+            return self.refuse();
+        }
+        if !body.starts_with(br#"{"replies""#) {
+            return self.count.set(self.count.get() + 1);
+        }
+        // One that cannot be read counts none, so that the wait for it tells.
+        let Ok(Batch { replies }) = serde_json::from_slice(body) else { return };
+        for reply in replies {
+            match reply.error {
+                Some(_) => self.refuse(),
+                None => self.count.set(self.count.get() + 1),
+            }
+        }
+    }
+
+    fn refuse(&self) {
+        self.refused.borrow_mut().push(self.count.get() as u32);
+        self.count.set(self.count.get() + 1);
+    }
+
     /// Waits until so many publishes are answered.
     pub(crate) async fn wait(&self, count: u64) -> Result<(), Failure> {
         while self.count.get() < count {
@@ -103,17 +136,19 @@ impl Responses {
     async fn count(mut self, answers: Rc<Answers>) {
         loop {
             let fault = match self.next().await {
-                Ok(200) => None,
-                Ok(503) => {
-                    answers.refused.borrow_mut().push(answers.count.get() as u32);
+                Ok((200, body)) => {
+                    answers.note(&body);
                     None
                 }
-                Ok(status) => Some(format!("it answers a publish with status {status}")),
+                Ok((503, _)) => {
+                    answers.refuse();
+                    None
+                }
+                Ok((status, _)) => Some(format!("it answers a publish with status {status}")),
                 Err(error) => Some(error.to_string()),
             };
             let ends = fault.is_some();
             *answers.fault.borrow_mut() = fault;
-            answers.count.set(answers.count.get() + u64::from(!ends));
             answers.changed.notify_waiters();
             if ends {
                 return;
@@ -121,12 +156,12 @@ impl Responses {
         }
     }
 
-    /// The next status.
-    async fn next(&mut self) -> io::Result<u16> {
+    /// The next status and body.
+    async fn next(&mut self) -> io::Result<(u16, BytesMut)> {
         loop {
-            if let Some((status, size)) = parse(&self.buffer)? {
-                self.buffer.advance(size);
-                return Ok(status);
+            if let Some((status, head, size)) = parse(&self.buffer)? {
+                self.buffer.advance(head);
+                return Ok((status, self.buffer.split_to(size - head)));
             }
             if self.read.read_buf(&mut self.buffer).await? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
@@ -135,8 +170,9 @@ impl Responses {
     }
 }
 
-/// Status and size of the response that `bytes` begin with, once it is whole.
-fn parse(bytes: &[u8]) -> io::Result<Option<(u16, usize)>> {
+/// Status, and size of the head and of all, of the response that `bytes` begin with, once it is
+/// whole.
+fn parse(bytes: &[u8]) -> io::Result<Option<(u16, usize, usize)>> {
     let invalid = |text: &str| io::Error::new(io::ErrorKind::InvalidData, text);
     let mut headers = [httparse::EMPTY_HEADER; 32];
     let mut response = httparse::Response::new(&mut headers);
@@ -147,7 +183,7 @@ fn parse(bytes: &[u8]) -> io::Result<Option<(u16, usize)>> {
     let length = response.headers.iter().find(|header| header.name == "content-length");
     let length = length.and_then(|header| str::from_utf8(header.value).ok()?.parse().ok());
     let length: usize = length.ok_or_else(|| invalid("the answer has no content-length"))?;
-    Ok((bytes.len() >= head + length).then_some((status, head + length)))
+    Ok((bytes.len() >= head + length).then_some((status, head, head + length)))
 }
 
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -269,6 +269,8 @@ pub(crate) enum Publish {
     Peer,
     /// A backend, over one pipelined HTTP connection.
     Http,
+    /// The same, to channels, with all that is due at once in one call of `batch`.
+    Batch,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

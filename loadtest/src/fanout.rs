@@ -59,7 +59,7 @@ impl Load {
         let (size, wire) = (options.size, wire(options)?);
         let key = || {
             let key = options.api_key.clone();
-            key.ok_or_else(|| Failure::Setup("--publish http needs --api-key".to_owned()))
+            key.ok_or_else(|| Failure::Setup("to publish over HTTP needs --api-key".to_owned()))
         };
         let source = match (options.publish, wire) {
             (Publish::Peer, Wire::Centrifuge(channels)) => Source::Client(size, channels),
@@ -72,6 +72,13 @@ impl Load {
                 Source::Publish(size, key()?, channels)
             }
             (Publish::Http, Wire::Bare | Wire::Chat) => Source::Broadcast(size, key()?),
+            (Publish::Batch, Wire::Centrifuge(channels) | Wire::Sse(channels)) => {
+                Source::Batch(size, key()?, channels)
+            }
+            (Publish::Batch, Wire::Bare | Wire::Chat) => {
+                let text = "a batch publishes to channels; use --protocol centrifuge or sse";
+                return Err(Failure::Setup(text.to_owned()));
+            }
         };
         Ok(Self {
             connections: options.connections,

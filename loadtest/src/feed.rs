@@ -27,6 +27,8 @@ pub(crate) enum Source {
     Unicast(usize, String, u32),
     /// A backend with a key, to each channel in turn.
     Publish(usize, String, Channels),
+    /// The same with one call for all that is due at once.
+    Batch(usize, String, Channels),
     /// A connection to the floor server; the body is all of the payload.
     Bare(usize, Reach),
 }
@@ -44,7 +46,9 @@ impl Source {
     pub(crate) fn audience(&self, subscribers: u32) -> Result<u64, Failure> {
         match self {
             Self::Bare(_, Reach::One) => Ok(1),
-            Self::Publish(_, _, channels) => channels.audience(subscribers),
+            Self::Publish(_, _, channels) | Self::Batch(_, _, channels) => {
+                channels.audience(subscribers)
+            }
             Self::Client(_, channels) => Ok(channels.audience(subscribers)? + 1),
             Self::Chat(_) | Self::Bare(_, Reach::All) => Ok(u64::from(subscribers) + 1),
             Self::Broadcast(..) | Self::Unicast(..) => Ok(subscribers.into()),
@@ -75,9 +79,10 @@ impl Feed {
         let audience = source.audience(subscribers.len() as u32)?;
         let backend = match source {
             Source::Chat(_) | Source::Client(..) | Source::Bare(..) => None,
-            Source::Broadcast(_, key) | Source::Unicast(_, key, _) | Source::Publish(_, key, _) => {
-                Some(Backend::connect(target, key).await?)
-            }
+            Source::Broadcast(_, key)
+            | Source::Unicast(_, key, _)
+            | Source::Publish(_, key, _)
+            | Source::Batch(_, key, _) => Some(Backend::connect(target, key).await?),
         };
         let writer = match &backend {
             Some(backend) => backend.writer.clone(),

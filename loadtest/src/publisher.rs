@@ -63,6 +63,7 @@ impl Publisher {
                 count += 1;
             }
             if count > 0 {
+                self.encoder.finish(&mut batch);
                 if self.writer.write_all(&batch).await.is_err() {
                     // Whoever reads the connection learns how it ended.
                     return Ok(());
@@ -91,6 +92,8 @@ pub(crate) struct Encoder {
     mark: usize,
     channels: Option<Turns>,
     is_framed: bool,
+    /// What a call that holds all of a batch begins with, but for its length.
+    head: Option<String>,
     copy: Vec<u8>,
 }
 
@@ -129,6 +132,14 @@ impl Encoder {
                 let members = format!(r#""channel":"{FIRST}","data":{{"#);
                 Self::request(host, key, "publish", &members, *size).in_turns(*channels)
             }
+            Source::Batch(size, key, channels) => {
+                let before = format!(r#"{{"publish":{{"channel":"{FIRST}","data":{{"body":""#);
+                let head =
+                    format!("POST /api/batch HTTP/1.1\r\nhost: {host}\r\nx-api-key: {key}\r\n");
+                let command = Self::framed(&before, *size, r#""}}},"#);
+                let command = Self { is_framed: false, head: Some(head), ..command };
+                command.in_turns(*channels)
+            }
         };
         Self { publisher, ..encoder }
     }
@@ -141,6 +152,7 @@ impl Encoder {
             mark: before.len(),
             channels: None,
             is_framed: true,
+            head: None,
             copy: Vec::new(),
         }
     }
@@ -186,6 +198,19 @@ impl Encoder {
     }
 }
 
+impl Encoder {
+    /// Makes publishes that were appended one call, where they are to be.
+    fn finish(&self, batch: &mut Vec<u8>) {
+        let Some(head) = &self.head else { return };
+        // Without the comma after the last.
+        let commands = &batch[..batch.len() - 1];
+        let (before, after) = (r#"{"commands":["#, "]}");
+        let length = before.len() + commands.len() + after.len();
+        let head = format!("{head}content-length: {length}\r\n\r\n{before}");
+        *batch = [head.as_bytes(), commands, after.as_bytes()].concat();
+    }
+}
+
 fn write_over(template: &mut [u8], at: usize, text: &str) {
     template[at..at + text.len()].copy_from_slice(text.as_bytes());
 }
@@ -228,6 +253,26 @@ mod tests {
             let text = body["data"]["body"].as_str().unwrap();
             assert_eq!(Mark::read(text.as_bytes(), 0), Some(mark));
         }
+    }
+
+    #[test]
+    fn what_is_due_at_once_is_one_call() {
+        let host = ([127, 0, 0, 1], 80).into();
+        let channels = Channels::new(2, 1).unwrap();
+        let source = Source::Batch(Mark::BYTES, "key".to_owned(), channels);
+        let mut encoder = Encoder::new(7, &source, host);
+        let mut batch = Vec::new();
+        (0..3).for_each(|_| encoder.append(5, &mut batch));
+        encoder.finish(&mut batch);
+        let request = String::from_utf8(batch).unwrap();
+        let (head, body) = request.split_once("\r\n\r\n").unwrap();
+        assert!(head.ends_with(&format!("content-length: {}", body.len())), "{head}");
+        let body: serde_json::Value = serde_json::from_str(body).unwrap();
+        let channels = |index: usize| &body["commands"][index]["publish"]["channel"];
+        assert_eq!(
+            (channels(0), channels(1), channels(2)),
+            (&FIRST.into(), &"load00001".into(), &FIRST.into())
+        );
     }
 
     #[test]
