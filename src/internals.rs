@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
-use crate::channel::history::Window;
+use crate::channel::history::{Position, Window};
 use crate::channel::post::{Content, Post};
 use crate::channel::publication::Publication;
 use crate::channel::{Channel, Channels, TooManyChannels};
@@ -78,8 +78,9 @@ impl FanOut {
     pub fn publish_to(&self, channel: usize, data: &Bytes) -> bool {
         let Some(reservation) = self.ring.reserve(data.len(), None) else { return false };
         let name = channel.to_string();
-        let publication = Publication::new(name.as_str().into(), data.clone());
+        let publication = Publication::new(data.clone());
         let posted = self.channels.with(&name, |channel, state| {
+            let publication = publication.at(&channel.name, Position::default());
             let content = Content::from(Arc::new(publication));
             let post = Post { channel: channel.id, sequence: state.take_sequence(), content };
             self.ring.send(reservation, Load::Post(post));
@@ -180,7 +181,8 @@ pub fn lose_entry(hub: &Hub, channel: &str) {
 
 /// A publication as it is pushed to clients of the Centrifuge protocol.
 pub fn publication_push(channel: &str, data: &str) -> String {
-    centrifuge::publication_push(&Publication::new(channel.into(), data.to_owned().into()))
+    let publication = Publication::new(data.to_owned().into());
+    centrifuge::publication_push(&publication.at(&channel.into(), Position::default()))
 }
 
 /// The message as a frame, which is built now unless it was before.

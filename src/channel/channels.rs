@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use super::history::{History, Window};
+use super::history::{History, Position, Window};
 use super::publication::Publication;
 use super::{Channel, ChannelId, State, lock};
 
@@ -151,15 +151,16 @@ impl Channels {
     /// `limits.history_bytes` the channel that is published to forgets its oldest.
     pub(crate) fn append(
         &self,
+        channel: &Channel,
         state: &mut State,
         publication: Publication,
         window: Window,
         now: Instant,
     ) -> Arc<Publication> {
         if !window.is_open() {
-            return Arc::new(publication);
+            return Arc::new(publication.at(&channel.name, Position::default()));
         }
-        let publication = Arc::new(publication.at(state.history.next()));
+        let publication = Arc::new(publication.at(&channel.name, state.history.next()));
         let before = state.history.bytes();
         let elsewhere = self.remembered().saturating_sub(before);
         let max_bytes = self.max_remembered.saturating_sub(elsewhere);
@@ -265,7 +266,6 @@ const SWEPT_BUCKETS: usize = 8;
 mod tests {
     use std::time::Duration;
 
-    use super::super::history::Position;
     use super::*;
     use crate::ring::ENTRY_BYTES;
 
@@ -287,9 +287,12 @@ mod tests {
     }
 
     fn publish(channels: &Channels, name: &str, window: Window, now: Instant) -> u64 {
-        let publication = Publication::new(name.into(), "1".into());
+        let publication = Publication::new("1".into());
         let appended = channels.publish_with(name, window, |place| {
-            place.map(|(_, state)| channels.append(state, publication, window, now).offset)
+            let append = |(channel, state): (&Arc<Channel>, &mut _)| {
+                channels.append(channel, state, publication, window, now).offset
+            };
+            place.map(append)
         });
         appended.unwrap().unwrap_or(0)
     }

@@ -225,7 +225,7 @@ mod tests {
     }
 
     fn publish(history: &mut History, window: Window, max_bytes: usize, now: Instant) {
-        let publication = Publication::new("c".into(), "12".into()).at(history.next());
+        let publication = Publication::new("12".into()).at(&"c".into(), history.next());
         history.append(&Arc::new(publication), window, max_bytes, now);
     }
 

@@ -29,9 +29,9 @@ pub(crate) struct Publication {
 
 impl Publication {
     /// A publication without a place yet.
-    pub(crate) fn new(channel: Arc<str>, data: Bytes) -> Self {
+    pub(crate) fn new(data: Bytes) -> Self {
         Self {
-            channel,
+            channel: Arc::default(),
             data,
             offset: 0,
             epoch: Arc::default(),
@@ -41,9 +41,9 @@ impl Publication {
         }
     }
 
-    /// The same at its place in the stream.
-    pub(crate) fn at(self, Position { offset, epoch }: Position) -> Self {
-        Self { offset, epoch, ..self }
+    /// The same at its place in a channel's stream.
+    pub(crate) fn at(self, channel: &Arc<str>, Position { offset, epoch }: Position) -> Self {
+        Self { channel: channel.clone(), offset, epoch, ..self }
     }
 
     /// Where the stream stands after it.

@@ -82,7 +82,7 @@ impl Inner {
     pub(crate) fn post(&self, publish: Publish<'_>) -> Result<Published, PublishError> {
         let Publish { channel, data, info, tags, skips_history, share } = publish;
         let namespace = self.namespace(channel).map_err(|_| PublishError::UnknownChannel)?;
-        let mut publication = Publication::new(channel.into(), data);
+        let mut publication = Publication::new(data);
         (publication.info, publication.tags) = (info, tags);
         let (size, max) = (publication.payload_size(), namespace.max_bytes(&self.config.limits));
         if size > max {
@@ -94,7 +94,7 @@ impl Inner {
             return self.broadcast_with(&message, Audience::Chat, publication, window, share);
         }
         let reservation = self.reserve(self.ring_bytes(publication.size()), share)?;
-        self.place(publication, window, |post, published| {
+        self.place(channel, publication, window, |post, published| {
             if let Some(post) = post {
                 self.send(reservation, Load::Post(post));
             }
@@ -111,7 +111,7 @@ impl Inner {
         share: Option<&Arc<Share>>,
     ) -> Result<usize, PublishError> {
         let window = self.config.namespace(&self.chat).map(Namespace::window).unwrap_or_default();
-        let publication = Publication::new(self.chat.clone(), message.payload().clone());
+        let publication = Publication::new(message.payload().clone());
         let published = self.broadcast_with(message, audience, publication, window, share)?;
         Ok(published.connections)
     }
@@ -127,7 +127,7 @@ impl Inner {
         let reservation = self.reserve(message.len(), share)?;
         // Encoded here rather than by the shards, one of which would else keep the rest waiting.
         message.frame();
-        self.place(publication, window, |post, published| {
+        self.place(&self.chat, publication, window, |post, published| {
             self.send(reservation, Load::Broadcast(message.clone(), audience, post));
             let connections = self.connections.load(Ordering::SeqCst);
             Published { connections, ..published }
@@ -138,14 +138,15 @@ impl Inner {
     /// another one gets the next.
     fn place(
         &self,
+        name: &str,
         publication: Publication,
         window: Window,
         send: impl FnOnce(Option<Post>, Published) -> Published,
     ) -> Result<Published, PublishError> {
-        let name = publication.channel.clone();
-        let placed = self.channels.publish_with(&name, window, |place| {
+        let placed = self.channels.publish_with(name, window, |place| {
             let Some((channel, state)) = place else { return send(None, Published::default()) };
-            let publication = self.channels.append(state, publication, window, Instant::now());
+            let publication =
+                self.channels.append(channel, state, publication, window, Instant::now());
             let offset = publication.offset;
             let content = Content::from(publication);
             let post = Post { channel: channel.id, sequence: state.take_sequence(), content };

@@ -33,8 +33,18 @@ pub(crate) fn encode(value: &(impl Serialize + ?Sized)) -> String {
 pub(crate) fn push_one_line(out: &mut String, data: &[u8]) {
     for part in data.split(|byte| matches!(byte, b'\n' | b'\r')) {
         // Whoever let it in has checked that it is JSON, and so UTF-8.
-        out.push_str(&String::from_utf8_lossy(part));
+        out.push_str(str::from_utf8(part).unwrap_or_default());
     }
+}
+
+/// Appends a string, escaped where it must be.
+pub(crate) fn push_text(out: &mut String, text: &str) {
+    if text.bytes().any(|byte| byte < b' ' || byte == b'"' || byte == b'\\') {
+        return out.push_str(&encode(text));
+    }
+    out.push('"');
+    out.push_str(text);
+    out.push('"');
 }
 
 /// The same value without such line breaks.
@@ -146,6 +156,16 @@ mod tests {
         let info = |text| object::<Info>(text).unwrap().info.map(|info| info.get().to_owned());
         assert_eq!(info("{\"info\":{\r\n\"a\": \"\\n\"}}"), Some(r#"{"a": "\n"}"#.to_owned()));
         assert_eq!((info("{}"), info(r#"{"info":null}"#)), (None, None));
+    }
+
+    #[test]
+    fn a_string_is_escaped_where_it_must_be() {
+        for text in ["", "ns:42", "ü#7,8", "a\"b", "a\\b", "a\nb", "\u{1f}", "\u{7f}", "</script>"]
+        {
+            let mut out = String::from("{");
+            push_text(&mut out, text);
+            assert_eq!(out, format!("{{{}", encode(text)));
+        }
     }
 
     #[test]

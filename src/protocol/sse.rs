@@ -127,10 +127,12 @@ mod tests {
 
     #[test]
     fn a_publication_is_one_event_of_one_line() {
-        let publication = Publication::new("news".into(), "{\"a\":\r\n\"\\n\"}\n".into());
-        let event = Event::of(&publication);
+        let at = |position| {
+            Publication::new("{\"a\":\r\n\"\\n\"}\n".into()).at(&"news".into(), position)
+        };
+        let event = Event::of(&at(Position::default()));
         assert_eq!(event.with_id, "event: news\ndata: {\"a\":\"\\n\"}\n\n");
-        let event = Event::of(&publication.at(Position { offset: 7, epoch: "e".into() }));
+        let event = Event::of(&at(Position { offset: 7, epoch: "e".into() }));
         assert_eq!(event.with_id, "id: e:7\nevent: news\ndata: {\"a\":\"\\n\"}\n\n");
         assert_eq!(event.bare, "event: news\ndata: {\"a\":\"\\n\"}\n\n");
         let of_one_buffer = event.with_id[event.with_id.len() - event.bare.len()..].as_ptr();

@@ -27,10 +27,13 @@ impl Turn<'_> {
         let mut posts: Vec<&Post> = posts.collect();
         // Stable, so each channel's posts keep their order; between channels none is promised.
         posts.sort_by_key(|post| post.channel);
-        for posts in posts.chunk_by(|a, b| a.channel == b.channel) {
-            self.subscribers.with(posts[0].channel, |of_channel| {
-                self.post_to(posts, of_channel, outcome);
-            });
+        let of_channels = self.subscribers.of_channels();
+        // All are looked up before any is pushed to, so that what the caches lack is waited for at once.
+        let found = posts
+            .chunk_by(|a, b| a.channel == b.channel)
+            .filter_map(|posts| Some((posts, of_channels.get(&posts[0].channel)?)));
+        for (posts, of_channel) in found.collect::<Vec<_>>() {
+            self.post_to(posts, of_channel, outcome);
         }
     }
 
@@ -156,13 +159,14 @@ mod tests {
         }
 
         fn publish(&self, name: &str, data: &str) {
-            let publication = Publication::new(name.into(), data.to_owned().into());
+            let publication = Publication::new(data.to_owned().into());
+            let publication = publication.at(&name.into(), Position::default());
             self.post(name, Content::from(Arc::new(publication)));
         }
 
         fn publish_at(&self, name: &str, offset: u64) {
-            let publication = Publication::new(name.into(), "1".into());
-            let publication = publication.at(Position { offset, epoch: "f".into() });
+            let position = Position { offset, epoch: "f".into() };
+            let publication = Publication::new("1".into()).at(&name.into(), position);
             self.post(name, Content::from(Arc::new(publication)));
         }
 

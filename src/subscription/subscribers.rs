@@ -1,6 +1,6 @@
 //! A shard's side of channels: which of its connections get what is published.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, Ref, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 
@@ -53,11 +53,9 @@ impl Subscribers {
         }
     }
 
-    /// Runs `work` on a channel's subscribers, if there are any.
-    pub(crate) fn with(&self, channel: ChannelId, work: impl FnOnce(&OfChannel)) {
-        if let Some(of_channel) = self.0.borrow().get(&channel) {
-            work(of_channel);
-        }
+    /// The channels that have subscribers here.
+    pub(crate) fn of_channels(&self) -> Ref<'_, HashMap<ChannelId, OfChannel>> {
+        self.0.borrow()
     }
 }
 

@@ -26,7 +26,8 @@ pub(crate) fn error(id: u32, error: &impl Serialize) -> String {
 
 /// A publication as it is pushed to the channel's subscribers.
 pub(crate) fn publication_push(publication: &Publication) -> String {
-    let mut out = push_of(&publication.channel, "pub");
+    let mut out = String::with_capacity(publication.size() + PUSH_BYTES);
+    write_push_of(&mut out, &publication.channel, "pub");
     write_publication(&mut out, publication);
     out.push_str("}}");
     out
@@ -140,12 +141,25 @@ pub(crate) fn presence_stats_result((clients, users): (usize, usize)) -> String 
     format!(r#"{{"num_clients":{clients},"num_users":{users}}}"#)
 }
 
+fn push_of(channel: &str, kind: &str) -> String {
+    let mut out = String::new();
+    write_push_of(&mut out, channel, kind);
+    out
+}
+
+fn write_push_of(out: &mut String, channel: &str, kind: &str) {
+    out.push_str(r#"{"push":{"channel":"#);
+    json::push_text(out, channel);
+    for part in [",\"", kind, "\":"] {
+        out.push_str(part);
+    }
+}
+
 /// The server's ping, which a client answers with the same.
 pub(crate) const PING: &str = "{}";
 
-fn push_of(channel: &str, kind: &str) -> String {
-    format!(r#"{{"push":{{"channel":{},"{kind}":"#, json::encode(channel))
-}
+/// Bytes of a publication's push besides what was published, as a rule; a longer one grows.
+const PUSH_BYTES: usize = 128;
 
 #[cfg(test)]
 mod tests {
@@ -154,16 +168,15 @@ mod tests {
     use super::super::Error;
     use super::*;
 
-    fn publication(data: &str) -> Publication {
-        Publication::new(Arc::from("news"), data.to_owned().into())
+    fn publication(data: &str, offset: u64) -> Publication {
+        let position = Position { offset, epoch: "e".into() };
+        Publication::new(data.to_owned().into()).at(&"news".into(), position)
     }
 
     #[test]
     fn the_wire_is_centrifuges() {
         assert_eq!(
-            publication_push(
-                &publication("{\"a\":\r\n 1}\n").at(Position { offset: 13, epoch: "e".into() })
-            ),
+            publication_push(&publication("{\"a\":\r\n 1}\n", 13)),
             r#"{"push":{"channel":"news","pub":{"data":{"a": 1},"offset":13}}}"#
         );
         let info = ClientInfo {
@@ -172,7 +185,7 @@ mod tests {
             conn_info: RawValue::from_string("{}".to_owned()).ok(),
             chan_info: None,
         };
-        let mut tagged = publication("1");
+        let mut tagged = publication("1", 0);
         tagged.info = Some(Arc::new(info.clone()));
         tagged.tags.insert("k".to_owned(), "v".to_owned());
         assert_eq!(
@@ -190,7 +203,7 @@ mod tests {
         let entered = Entered {
             position: Position { offset: 2, epoch: "e".into() },
             is_recoverable: true,
-            recovered: Some(Ok(vec![Arc::new(publication("1"))])),
+            recovered: Some(Ok(vec![Arc::new(publication("1", 0))])),
         };
         let data = RawValue::from_string("{}".to_owned()).unwrap();
         assert_eq!(

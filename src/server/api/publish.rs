@@ -1,6 +1,8 @@
 //! Publishing: to a channel, to several, to all, to a user.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::mem;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -15,23 +17,25 @@ use crate::server::respond::Fault;
 use crate::user::UserId;
 
 pub(super) fn publish(hub: &Inner, body: &[u8]) -> Result<String, Fault> {
-    let publish: Publish<'_> = parse(body)?;
-    publish.content()?.publish_to(hub, &publish.channel)
+    let mut publish: Publish<'_> = parse(body)?;
+    let channel = mem::take(&mut publish.channel);
+    publish.content()?.publish_to(hub, &channel)
 }
 
 /// As many answers as channels, whatever became of the others.
 pub(super) async fn broadcast(hub: &Inner, body: &[u8]) -> Result<String, Fault> {
-    let publish: Publish<'_> = parse(body)?;
-    if publish.channels.is_empty() {
+    let mut publish: Publish<'_> = parse(body)?;
+    let channels = mem::take(&mut publish.channels);
+    if channels.is_empty() {
         return Err(Fault::bad_request("bad request: channels is missing or empty"));
     }
     let content = publish.content()?;
     let mut responses = String::from(r#"{"responses":["#);
-    for (i, channel) in publish.channels.iter().enumerate() {
+    for (i, channel) in channels.iter().enumerate() {
         if i > 0 {
             responses.push(',');
         }
-        match content.publish_to(hub, channel) {
+        match content.clone().publish_to(hub, channel) {
             Ok(result) => responses += &format!(r#"{{"result":{result}}}"#),
             Err(fault) => responses += &fault.to_json(),
         }
@@ -67,8 +71,8 @@ pub(super) fn send_to_user(hub: &Inner, body: &[u8]) -> Result<String, Fault> {
 /// What `publish` and `broadcast` are told.
 #[derive(Deserialize)]
 struct Publish<'a> {
-    #[serde(default)]
-    channel: String,
+    #[serde(borrow, default)]
+    channel: Cow<'a, str>,
     #[serde(default)]
     channels: Vec<String>,
     #[serde(borrow, default, deserialize_with = "present")]
@@ -81,6 +85,7 @@ struct Publish<'a> {
 }
 
 /// What is published, to whichever channel.
+#[derive(Clone)]
 struct Content {
     data: Bytes,
     tags: BTreeMap<String, String>,
@@ -89,10 +94,10 @@ struct Content {
 }
 
 impl Publish<'_> {
-    fn content(&self) -> Result<Content, Fault> {
+    fn content(self) -> Result<Content, Fault> {
         let data = json(self.data, self.b64data.as_deref())?;
         let data = data.ok_or_else(|| Fault::bad_request("bad request: data is missing"))?;
-        let idempotency_key = self.idempotency_key.clone().filter(|key| !key.is_empty());
+        let idempotency_key = self.idempotency_key.filter(|key| !key.is_empty());
         if idempotency_key.as_ref().is_some_and(|key| key.len() > IDEMPOTENCY_KEY_MAX) {
             let message = "bad request: idempotency_key is too long; use at most 128 bytes";
             return Err(Fault::bad_request(message));
@@ -102,7 +107,7 @@ impl Publish<'_> {
         }
         Ok(Content {
             data: data.into(),
-            tags: self.tags.clone().unwrap_or_default(),
+            tags: self.tags.unwrap_or_default(),
             skips_history: self.skip_history.unwrap_or_default(),
             idempotency_key,
         })
@@ -110,7 +115,7 @@ impl Publish<'_> {
 }
 
 impl Content {
-    fn publish_to(&self, hub: &Inner, channel: &str) -> Result<String, Fault> {
+    fn publish_to(self, hub: &Inner, channel: &str) -> Result<String, Fault> {
         #[derive(Serialize)]
         struct Answer<'a> {
             connections: usize,
@@ -121,9 +126,9 @@ impl Content {
         }
         namespace(hub, channel)?;
         let publish = publish::Publish {
-            tags: self.tags.clone(),
+            tags: self.tags,
             skips_history: self.skips_history,
-            ..publish::Publish::new(channel, self.data.clone())
+            ..publish::Publish::new(channel, self.data)
         };
         let published = hub.publish(publish, self.idempotency_key.as_deref())?;
         let publish::Published { connections, offset, epoch } = &published;
