@@ -36,8 +36,8 @@ use crate::user::UserId;
 
 /// The broadcast engine of this process: shards with their connections, and the user map.
 ///
-/// Clones are cheap and mean the same hub. Every method may be called from any thread, inside or
-/// outside any runtime, and none blocks. When the last clone is dropped the shards stop and every
+/// Clones are cheap and mean the same hub. Every method but [`Hub::drain`] may be called from any
+/// thread, inside or outside any runtime, and none blocks. When the last clone is dropped the shards stop and every
 /// connection ends; [`Hub::drain`] first is the kind way.
 ///
 /// # Promise
@@ -166,7 +166,8 @@ impl Hub {
         self.inner.publish(Publish::new(channel, data), None)
     }
 
-    /// Closes every connection that a user has now, after what was sent to it before.
+    /// Closes every connection that a user has now, after what was sent to it before; returns how many
+    /// those are.
     ///
     /// # Errors
     ///
@@ -198,6 +199,10 @@ impl Hub {
     /// sockets are gone, or after `drain.timeout`. Publishing ends at once with `Closed`.
     ///
     /// Returns the sockets that were still open.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime with time enabled.
     pub async fn drain(&self) -> usize {
         let inner = &self.inner;
         let deadline = Instant::now() + inner.config.drain.timeout;
@@ -247,6 +252,8 @@ pub(crate) struct Inner {
     pub(crate) shards: Box<[ShardHandle]>,
     pub(crate) stats: HubStats,
     pub(crate) connections: AtomicUsize,
+    /// Those of them that have messages as they are: the chat's, and embedders'.
+    pub(crate) chatting: AtomicUsize,
     /// Open sockets, those still in the handshake and those that close among them.
     pub(crate) sockets: AtomicUsize,
     pub(crate) max_sockets: usize,
@@ -286,6 +293,7 @@ impl Inner {
             shards: std::iter::repeat_with(shard).take(config.server.shards).collect(),
             stats: HubStats::default(),
             connections: AtomicUsize::new(0),
+            chatting: AtomicUsize::new(0),
             sockets: AtomicUsize::new(0),
             max_sockets: config.limits.connections.unwrap_or_else(socket::descriptors_to_spare),
             drained: Notify::new(),

@@ -4,9 +4,10 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+use serde_json::value::RawValue;
 
 use crate::frame;
-use crate::protocol::{centrifuge, sse};
+use crate::protocol::{centrifuge, json, sse};
 
 /// How a connection's peer has messages framed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,13 +43,15 @@ pub struct Message {
 struct Shared {
     payload: Bytes,
     opcode: frame::Opcode,
+    json: OnceLock<Bytes>,
     frame: OnceLock<Bytes>,
     centrifuge: OnceLock<Bytes>,
     sse: OnceLock<Bytes>,
 }
 
 impl Message {
-    /// A text message; JSON in every protocol that fanfare speaks.
+    /// A text message; JSON in every protocol that fanfare speaks. Other text reaches peers of the
+    /// Centrifuge protocol and of streams as a JSON string.
     pub fn text(payload: impl Into<String>) -> Self {
         Self::new(frame::Opcode::Text, Bytes::from(payload.into().into_bytes()))
     }
@@ -58,7 +61,8 @@ impl Message {
         Self::new(frame::Opcode::Text, payload)
     }
 
-    /// A binary message. The chat protocol never sends one; an embedder's own protocol may.
+    /// A binary message. The chat protocol never sends one; an embedder's own protocol may. Peers that
+    /// are given JSON have it as text is given, with U+FFFD for what is not UTF-8.
     pub fn binary(payload: impl Into<Bytes>) -> Self {
         Self::new(frame::Opcode::Binary, payload.into())
     }
@@ -78,6 +82,15 @@ impl Message {
         self.shared.payload.is_empty()
     }
 
+    /// The payload if it is JSON, else as a JSON string.
+    pub(crate) fn json(&self) -> &Bytes {
+        let Shared { payload, json, .. } = &*self.shared;
+        json.get_or_init(|| match serde_json::from_slice::<&RawValue>(payload) {
+            Ok(_) => payload.clone(),
+            Err(_) => json::encode(&String::from_utf8_lossy(payload)).into(),
+        })
+    }
+
     /// The message as one unmasked, final RFC 6455 frame.
     pub(crate) fn frame(&self) -> &Bytes {
         let Shared { payload, opcode, frame, .. } = &*self.shared;
@@ -89,18 +102,16 @@ impl Message {
         match encoding {
             Encoding::Raw => self.frame(),
             Encoding::Centrifuge => self.shared.centrifuge.get_or_init(|| {
-                let push = centrifuge::message_push(&self.shared.payload);
+                let push = centrifuge::message_push(self.json());
                 frame::encode(frame::Opcode::Text, push.as_bytes())
             }),
-            Encoding::Sse => {
-                self.shared.sse.get_or_init(|| sse::message(&self.shared.payload).into())
-            }
+            Encoding::Sse => self.shared.sse.get_or_init(|| sse::message(self.json()).into()),
         }
     }
 
     fn new(opcode: frame::Opcode, payload: Bytes) -> Self {
-        let (frame, centrifuge, sse) = Default::default();
-        Self { shared: Arc::new(Shared { payload, opcode, frame, centrifuge, sse }) }
+        let (json, frame, centrifuge, sse) = Default::default();
+        Self { shared: Arc::new(Shared { payload, opcode, json, frame, centrifuge, sse }) }
     }
 }
 
@@ -133,5 +144,20 @@ mod tests {
         let clone = message.clone();
         assert_eq!(message.frame().as_ptr(), clone.frame().as_ptr());
         assert_eq!(&message.frame()[..], b"\x81\x05hello");
+    }
+
+    #[test]
+    fn what_is_no_json_is_a_string_where_json_is_due() {
+        let pushed = |message: Message| message.encoded(Encoding::Centrifuge).slice(2..);
+        assert_eq!(pushed(Message::text("[1, 2]")), r#"{"push":{"message":{"data":[1, 2]}}}"#);
+        assert_eq!(
+            pushed(Message::text("say \"x\"\n")),
+            r#"{"push":{"message":{"data":"say \"x\"\n"}}}"#
+        );
+        assert_eq!(
+            pushed(Message::binary(&b"\xff1"[..])),
+            "{\"push\":{\"message\":{\"data\":\"\u{fffd}1\"}}}"
+        );
+        assert_eq!(Message::text("hi").encoded(Encoding::Sse), "data: \"hi\"\n\n");
     }
 }

@@ -350,11 +350,12 @@ impl Shard {
     /// Counts a connection that is identified, and puts it into the user map.
     pub(crate) fn admit(&self, connection: &Rc<Connection>) {
         self.hub.connections.fetch_add(1, Ordering::SeqCst);
+        let is_chat = connection.encoding == Encoding::Raw;
+        self.hub.chatting.fetch_add(usize::from(is_chat), Ordering::SeqCst);
         let Some(Identity { user, name, .. }) = connection.identity() else { return };
         let duty = self.hub.registry.connect(user, name, connection.id);
         let settle = || self.unsettled.borrow_mut().settle(&self.hub, user);
         let was_announced = duty == Duty::Settle && settle();
-        let is_chat = connection.encoding == Encoding::Raw;
         if is_chat && self.hub.crowd.announces() && !was_announced {
             let count = self.hub.registry.present_users();
             self.reply(connection, &chat::joined(user, name, count));
@@ -399,6 +400,8 @@ impl Shard {
         self.leave_all(connection);
         if connection.is_identified() {
             self.hub.connections.fetch_sub(1, Ordering::SeqCst);
+            let is_chat = connection.encoding == Encoding::Raw;
+            self.hub.chatting.fetch_sub(usize::from(is_chat), Ordering::SeqCst);
         }
         let Some(Identity { user, .. }) = connection.identity() else { return true };
         if self.hub.registry.disconnect(user, connection.id) == Duty::Settle {

@@ -91,15 +91,20 @@ impl Inner {
         let window = if skips_history { Window::default() } else { namespace.window() };
         if channel == &*self.chat {
             let message = Message::text_of(publication.data.clone());
-            return self.broadcast_with(&message, Audience::Chat, publication, window, share);
+            return self.broadcast_with(&message, Audience::Chat, || publication, window, share);
         }
         let reservation = self.reserve(self.ring_bytes(publication.size()), share)?;
-        self.place(channel, publication, window, |post, published| {
-            if let Some(post) = post {
-                self.send(reservation, Load::Post(post));
-            }
-            published
-        })
+        self.place(
+            channel,
+            || publication,
+            window,
+            |post, published| {
+                if let Some(post) = post {
+                    self.send(reservation, Load::Post(post));
+                }
+                published
+            },
+        )
     }
 
     /// Sends a message to all, and what it comes to on the chat's channel. Its refusal is not yet the
@@ -111,7 +116,7 @@ impl Inner {
         share: Option<&Arc<Share>>,
     ) -> Result<usize, PublishError> {
         let window = self.config.namespace(&self.chat).map(Namespace::window).unwrap_or_default();
-        let publication = Publication::new(message.payload().clone());
+        let publication = || Publication::new(message.json().clone());
         let published = self.broadcast_with(message, audience, publication, window, share)?;
         Ok(published.connections)
     }
@@ -120,16 +125,22 @@ impl Inner {
         &self,
         message: &Message,
         audience: Audience,
-        publication: Publication,
+        publication: impl FnOnce() -> Publication,
         window: Window,
         share: Option<&Arc<Share>>,
     ) -> Result<Published, PublishError> {
         let reservation = self.reserve(message.len(), share)?;
-        // Encoded here rather than by the shards, one of which would else keep the rest waiting.
-        message.frame();
+        let chatting = self.chatting.load(Ordering::SeqCst);
+        if chatting > 0 {
+            // Encoded here rather than by the shards, one of which would else keep the rest waiting.
+            message.frame();
+        }
         self.place(&self.chat, publication, window, |post, published| {
             self.send(reservation, Load::Broadcast(message.clone(), audience, post));
-            let connections = self.connections.load(Ordering::SeqCst);
+            let connections = match audience {
+                Audience::Chat => chatting + published.connections,
+                Audience::Everyone => self.connections.load(Ordering::SeqCst),
+            };
             Published { connections, ..published }
         })
     }
@@ -139,14 +150,14 @@ impl Inner {
     fn place(
         &self,
         name: &str,
-        publication: Publication,
+        publication: impl FnOnce() -> Publication,
         window: Window,
         send: impl FnOnce(Option<Post>, Published) -> Published,
     ) -> Result<Published, PublishError> {
         let placed = self.channels.publish_with(name, window, |place| {
             let Some((channel, state)) = place else { return send(None, Published::default()) };
             let publication =
-                self.channels.append(channel, state, publication, window, Instant::now());
+                self.channels.append(channel, state, publication(), window, Instant::now());
             let offset = publication.offset;
             let content = Content::from(publication);
             let post = Post { channel: channel.id, sequence: state.take_sequence(), content };
