@@ -1,4 +1,4 @@
-//! Errors, by who is at fault and at which operation.
+//! Why a publish is refused.
 
 /// Why a publish or a disconnect was not admitted. Nothing of it was or will be delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -14,7 +14,7 @@ pub enum PublishError {
     #[error("too many publishes wait for delivery; try again shortly")]
     Overloaded,
     /// The payload is over `limits.message_bytes`, or over its namespace's `max_bytes`.
-    #[error("the message has {size} bytes; at most {max} are allowed")]
+    #[error("the message has {size} bytes; at most {max} are allowed; send less")]
     TooLarge {
         /// Bytes of payload.
         size: usize,

@@ -139,7 +139,7 @@ pub(crate) enum Push {
     Queued,
 }
 
-/// See the module.
+/// What waits for one socket.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     pieces: VecDeque<Piece>,

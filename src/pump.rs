@@ -74,7 +74,7 @@ pub(crate) struct Outcome {
     pub(crate) closes: Vec<(Rc<Connection>, CloseReason)>,
     /// Subscriptions that lack something, by connection and channel.
     pub(crate) gaps: Vec<(Rc<Connection>, ChannelId)>,
-    /// Posts after one that never came.
+    /// Channels of which a post never came.
     pub(crate) gapped: u64,
     /// What is to be done after all that, and by whom.
     pub(crate) orders: Vec<(Arc<Order>, Targets)>,

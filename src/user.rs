@@ -123,7 +123,8 @@ pub enum InvalidUserId {
 pub struct Identity {
     /// The user that this connection joins.
     pub user: UserId,
-    /// What others see as its name.
+    /// What others see as its name. Of a token at most [`NAME_MAX`](crate::auth::NAME_MAX) bytes; a
+    /// longer one may make its user's messages too large to be said.
     pub name: Arc<str>,
     /// When the connection must close with 3005, if ever.
     pub expires: Option<SystemTime>,

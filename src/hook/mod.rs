@@ -156,7 +156,7 @@ pub struct Consent {
     /// Connect, subscribe: what others see of the connection, on all channels or on that one.
     pub info: Option<Box<RawValue>>,
     /// Connect, subscribe: what the peer is told. Publish: what goes out instead; at most
-    /// `limits.message_bytes`. Rpc: the reply.
+    /// the namespace's `max_bytes`, in the chat `limits.message_bytes`. Rpc: the reply.
     pub data: Option<Box<RawValue>>,
     /// Connect: channels that the peer is subscribed to by the server.
     pub channels: Vec<String>,

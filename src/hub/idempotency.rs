@@ -27,8 +27,8 @@ impl Answered {
     }
 
     /// Publishes, unless that was done under the same key within [`MEMORY`]; a refusal does not
-    /// count. Whoever races for a key waits, as `publish` does no more than what is done under a
-    /// channel's lock.
+    /// count. Publishes with a key take turns, whatever their key: `publish` does no more than what
+    /// is done under a channel's lock.
     pub(crate) fn once<E>(
         &self,
         channel: &str,

@@ -84,7 +84,7 @@ impl Dialog {
     /// waits is refused.
     async fn get_on(&mut self, waiting: Waiting) {
         let (connection, hub) = (self.connection.clone(), self.shard.hub.clone());
-        let Limits { publish_wait, outbox_bytes, .. } = hub.config.limits;
+        let Limits { publish_wait, .. } = hub.config.limits;
         let mut patience = pin!(tokio::time::sleep(publish_wait));
         let mut freed = hub.ring.freed();
         let mut waiting = match waiting {
@@ -105,7 +105,7 @@ impl Dialog {
                     self.resume(what, answer)
                 }
                 Lack::Outbox => {
-                    connection.outbox_below(outbox_bytes / 2).await;
+                    connection.outbox_below(hub.config.limits.reply_bytes()).await;
                     self.retry(what, false)
                 }
                 Lack::Ring => tokio::select! {
@@ -157,7 +157,8 @@ impl Dialog {
     fn rewrite(&mut self, data: &RawValue) -> Option<Waiting> {
         let max = self.shard.hub.config.limits.message_bytes + chat::ENVELOPE_BYTES_MAX;
         if data.get().len() > max {
-            self.shard.reply(&self.connection, &chat::denied(LIMIT.code, LIMIT.message));
+            let error = Error::LIMIT_EXCEEDED;
+            self.shard.reply(&self.connection, &chat::denied(error.code, error.message));
             return None;
         }
         self.publish(Message::text(data.get()))
@@ -186,6 +187,7 @@ impl Dialog {
     /// Publishes, or gives the message back without room.
     fn publish(&mut self, message: Message) -> Option<Waiting> {
         match self.shard.hub.tell(&message, Audience::Chat, Some(self.connection.share())) {
+            // Either passes: channels go with their last subscriber, or with what they remember.
             Err(PublishError::Overloaded | PublishError::TooManyChannels) => {
                 Some(Waiting { lack: Lack::Ring, what: What::Message(message) })
             }
@@ -194,5 +196,3 @@ impl Dialog {
         }
     }
 }
-
-const LIMIT: Error = Error::LIMIT_EXCEEDED;

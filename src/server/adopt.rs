@@ -55,8 +55,9 @@ pub fn adopt(hub: &Hub, upgraded: Upgraded, identity: Identity) -> Result<(), Ad
 
 /// Like [`adopt`], speaking a protocol of the embedder's own.
 ///
-/// Three texts of the chat protocol reach such a connection too: broadcasts of people joining and
-/// leaving, unless `chat.announce` is off, and error 111 when the ring had no place for its message.
+/// Texts of the chat protocol reach such a connection too: who joins and leaves, and how many are
+/// there, unless `chat.announce` is off; and an error when the ring had no place for its message, or a
+/// hook refused it. What it has broadcast is put to the hook that decides about messages if it is JSON.
 ///
 /// # Errors
 ///

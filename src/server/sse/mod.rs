@@ -17,7 +17,6 @@ use judge::{Judged, judge};
 use super::cors::Source;
 use super::respond::{Body, Fault};
 use super::upgrade::Upgrade;
-use crate::protocol::centrifuge::Error;
 use crate::shard::Shard;
 use crate::stream::Stream;
 
@@ -56,9 +55,9 @@ async fn open<B>(
     source: Source<'_>,
 ) -> Result<Stream, Fault> {
     let Judged { who, expires, wanted } = judge(&shard.hub, request, source).await?;
-    Stream::open(shard, who, expires, wanted).map_err(|(channel, _)| {
+    Stream::open(shard, who, expires, wanted).map_err(|(channel, error)| {
         shard.hub.stats.fail_handshake("channel");
-        Fault::channel(Error::LIMIT_EXCEEDED, &channel)
+        Fault::channel(error.into(), &channel)
     })
 }
 
