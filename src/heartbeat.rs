@@ -1,7 +1,8 @@
 //! The sweep: one timer for all of a shard's connections.
 //!
-//! A slice of them is looked at each tick, all of them once a round. It pings, and closes those
-//! that are dead, stalled, expired or never finish a message.
+//! A slice of them is looked at each tick, all of them once a round. It pings, closes those that are
+//! dead, stalled, expired or never finish a message, and with each ping looks whether a subscription
+//! lacks something.
 
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
@@ -78,13 +79,14 @@ impl Sweep {
     /// Looks at the next slice of slots.
     fn slice(&mut self, shard: &Shard) {
         let (now, wall) = (shard.clock.now(), SystemTime::now());
-        let (mut verdicts, mut expiring) = (Vec::new(), Vec::new());
+        let (mut verdicts, mut expiring, mut pinged) = (Vec::new(), Vec::new(), Vec::new());
         let slots = shard.connections.slots();
         let end = self.next + slots.capacity().div_ceil(SLICES as usize).max(SLICE_MIN);
         for connection in (self.next..end).filter_map(|slot| slots.get(slot)) {
             match self.judge(connection, now, wall) {
                 Some(reason) => verdicts.push((connection.clone(), reason)),
-                None => self.ping(shard, connection, now),
+                None if self.ping(shard, connection, now) => pinged.push(connection.clone()),
+                None => {}
             }
             let expires = connection.life.subscription_expires.get();
             if expires.is_some_and(|expires| expires <= wall) {
@@ -98,6 +100,9 @@ impl Sweep {
         }
         for connection in expiring {
             shard.expire_subscriptions(&connection, wall);
+        }
+        for connection in pinged {
+            shard.check_positions(&connection);
         }
     }
 
@@ -125,18 +130,19 @@ impl Sweep {
         (pinged > 0 && is_over(pinged, self.timeout)).then_some(CloseReason::NO_PONG)
     }
 
-    fn ping(&self, shard: &Shard, connection: &Connection, now: Millis) {
+    /// Pings a connection whose time it is; says whether it was.
+    fn ping(&self, shard: &Shard, connection: &Connection, now: Millis) -> bool {
         // A Ping that is not answered keeps its deadline, which another would move on.
         let life = &connection.life;
         if now < life.ping_due.get() || life.pinged.get() > 0 {
-            return;
+            return false;
         }
         life.ping_due.set(now + self.interval);
         if connection.encoding == Encoding::Sse {
             // Its peer cannot answer, so no answer is waited for.
             let comment = Burst::lone(sse::HEARTBEAT.into(), now, &shard.budget);
             connection.outbox.borrow_mut().push_control(&comment);
-            return;
+            return true;
         }
         let is_own = connection.encoding == Encoding::Centrifuge && !life.has_frame_pings.get();
         life.awaits_pong.set(is_own);
@@ -147,6 +153,7 @@ impl Sweep {
         };
         let ping = Burst::ping(frame, now, &shard.budget);
         connection.outbox.borrow_mut().push_control(&ping);
+        true
     }
 }
 

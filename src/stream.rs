@@ -14,7 +14,7 @@ use crate::channel::State;
 use crate::channel::history::{Page, Position, Unrecoverable};
 use crate::channel::publication::Publication;
 use crate::close::CloseReason;
-use crate::config::{Config, Namespace, Recovery};
+use crate::config::{Config, Recovery};
 use crate::connection::Connection;
 use crate::message::Encoding;
 use crate::outbox::Burst;
@@ -126,7 +126,7 @@ impl Stream {
             tokio::select! {
                 biased;
                 () = connection.closed() => break,
-                () = connection.outbox_below(self.half_an_outbox()) => {}
+                () = connection.outbox_below(self.shard.hub.config.limits.reply_bytes()) => {}
             }
             if self.subscribe().is_err() {
                 // The answer has begun; its peer is told which when it comes back.
@@ -140,7 +140,7 @@ impl Stream {
     /// the stream then stands.
     fn subscribe(&mut self) -> Result<(), (String, SubscribeError)> {
         let mut lone = None;
-        while self.connection.outbox.borrow().held() <= self.half_an_outbox() {
+        while self.connection.outbox.borrow().held() <= self.shard.hub.config.limits.reply_bytes() {
             let Some((index, mut wanted)) = self.wanted.pop_front() else {
                 self.wanted = VecDeque::new();
                 break;
@@ -171,7 +171,7 @@ impl Stream {
         if hub.config.namespace(channel)?.recovery != Recovery::Stream {
             return None;
         }
-        let max_bytes = self.half_an_outbox();
+        let max_bytes = self.shard.hub.config.limits.reply_bytes();
         let since = Some(from.clone());
         let page = Page { limit: RECOVERED_MAX, max_bytes, since, reverse: false };
         let read = |state: &State| (state.history.page(&page), state.history.position().offset);
@@ -188,7 +188,8 @@ impl Stream {
         let Wanted { channel, terms, from } = wanted;
         // It was judged by its namespace, which is there to stay.
         let Some(namespace) = shard.hub.config.namespace(&channel) else { return Ok(None) };
-        let recover = recover(from.as_ref(), namespace);
+        let max_bytes = shard.hub.config.limits.reply_bytes();
+        let recover = from.clone().map(|from| Recover { from, or_refuse: false, max_bytes });
         let entered = shard.subscribe(connection, &channel, namespace, terms, recover.as_ref())?;
         let position = namespace.window().is_open().then(|| entered.position.clone());
         let missed = missed(from.as_ref(), entered);
@@ -237,10 +238,6 @@ impl Stream {
             self.shard.queue(&self.connection, &burst, usize::MAX);
         }
     }
-
-    fn half_an_outbox(&self) -> usize {
-        self.shard.hub.config.limits.outbox_bytes / 2
-    }
 }
 
 impl Drop for Stream {
@@ -250,14 +247,6 @@ impl Drop for Stream {
             self.shard.lose_in_turn(&self.connection);
         }
     }
-}
-
-/// Whether a new subscriber is given something: what it missed, or where a channel is a cache the
-/// latest publication, whether it was there before or not.
-fn recover(from: Option<&Position>, namespace: &Namespace) -> Option<Recover> {
-    let is_cache = namespace.recovery == Recovery::Cache;
-    let from = from.cloned().or_else(|| is_cache.then(Position::default))?;
-    Some(Recover { from, or_refuse: false })
 }
 
 /// What a new subscriber lacks. One that was never there lacks nothing, nor does one that is where the

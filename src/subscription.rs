@@ -4,6 +4,7 @@ pub(crate) mod cursor;
 pub(crate) mod subscribers;
 mod terms;
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -38,6 +39,8 @@ pub(crate) struct Subscription {
     pub(crate) terms: Terms,
     /// Where its shard keeps it.
     slot: usize,
+    /// Entries of the channel that the ring was given when this was last checked.
+    given: Cell<u64>,
 }
 
 /// What a new subscriber is told.
@@ -94,6 +97,8 @@ impl From<TooManyChannels> for SubscribeError {
 pub(crate) struct Recover {
     pub(crate) from: Position,
     pub(crate) or_refuse: bool,
+    /// Bytes of it at most, each publication counting [`ENTRY_BYTES`] more.
+    pub(crate) max_bytes: usize,
 }
 
 impl Shard {
@@ -111,7 +116,6 @@ impl Shard {
         let recover = recover.filter(|_| namespace.recovery != Recovery::Off);
         let room = self.room_to_announce(connection, namespace, Some(connection.share()));
         let info = connection.who().map(|who| who.info(terms.info.clone()));
-        let max_bytes = self.hub.config.limits.outbox_bytes / 2;
         let channels = &self.hub.channels;
         let has_room =
             connection.subscriptions.borrow().len() < self.hub.config.limits.subscriptions;
@@ -120,8 +124,14 @@ impl Shard {
             if !has_room || (max > 0 && state.subscribers() >= max) {
                 return Err(SubscribeError::LimitExceeded);
             }
-            let recovered = recover
-                .map(|recover| recovered(state, namespace.recovery, &recover.from, max_bytes));
+            let recovered = match recover {
+                Some(recover) => Some(recovered(state, namespace.recovery, recover)),
+                // Whoever comes to a cache is given what it holds, asked for or not.
+                None if namespace.recovery == Recovery::Cache => {
+                    state.history.latest().map(|latest| Ok(vec![latest.clone()]))
+                }
+                None => None,
+            };
             if recover.is_some_and(|recover| recover.or_refuse) && matches!(recovered, Some(Err(_)))
             {
                 return Err(SubscribeError::Unrecoverable);
@@ -164,7 +174,7 @@ impl Shard {
         let slot = self.subscribers.insert(channel.id, subscriber);
         connection.life.expire_subscription(terms.expires);
         let name = channel.name.clone();
-        let subscription = Subscription { channel, terms, slot };
+        let subscription = Subscription { channel, terms, slot, given: Cell::new(0) };
         connection.subscriptions.borrow_mut().insert(name, subscription);
     }
 
@@ -175,6 +185,22 @@ impl Shard {
             self.leave(connection, &subscription, Some(connection.share()));
             true
         })
+    }
+
+    /// Looks for what nothing came after that would have shown it missing: by now the pump has seen
+    /// all that the ring was given when this was called last, an interval of pings ago.
+    pub(crate) fn check_positions(&self, connection: &Rc<Connection>) {
+        let mut lacking = Vec::new();
+        for subscription in connection.subscriptions.borrow().values() {
+            let Subscription { channel, slot, given, .. } = subscription;
+            if self.subscribers.lacks(channel.id, *slot, given.replace(channel.sequence())) {
+                lacking.push(channel.id);
+            }
+        }
+        self.stats().gapped(lacking.len() as u64);
+        for channel in lacking {
+            self.interrupt(connection, channel);
+        }
     }
 
     /// Ends a subscription that lacks something, so that its peer comes back for it.
@@ -322,15 +348,14 @@ impl Shard {
 fn recovered(
     state: &State,
     recovery: Recovery,
-    from: &Position,
-    max_bytes: usize,
+    Recover { from, max_bytes, .. }: &Recover,
 ) -> Result<Vec<Arc<Publication>>, Unrecoverable> {
     if recovery == Recovery::Cache {
         return Ok(state.history.refresh(from)?.cloned().into_iter().collect());
     }
     let missed: Vec<_> = state.history.recover(from, RECOVERED_MAX)?.cloned().collect();
     let bytes: usize = missed.iter().map(|publication| publication.size() + ENTRY_BYTES).sum();
-    if bytes > max_bytes { Err(Unrecoverable) } else { Ok(missed) }
+    if bytes > *max_bytes { Err(Unrecoverable) } else { Ok(missed) }
 }
 
 /// Publications of one recovery or page at most.

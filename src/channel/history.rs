@@ -51,7 +51,7 @@ pub(crate) struct Page {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Unrecoverable;
 
-/// See the module.
+/// A channel's latest publications.
 #[derive(Debug)]
 pub(crate) struct History {
     top: u64,
@@ -109,11 +109,9 @@ impl History {
     ) {
         debug_assert_eq!(publication.offset, self.next_offset());
         self.top = publication.offset;
-        if window.is_open() {
-            let kept = Kept { publication: publication.clone(), until: now + window.ttl };
-            self.bytes += kept.bytes();
-            self.kept.push_back(kept);
-        }
+        let kept = Kept { publication: publication.clone(), until: now + window.ttl };
+        self.bytes += kept.bytes();
+        self.kept.push_back(kept);
         self.expire(now);
         while self.kept.len() > window.size || self.bytes > max_bytes {
             self.forget_oldest();

@@ -60,6 +60,11 @@ impl Channel {
         Self { id, name: name.into(), window, state: Mutex::new(state) }
     }
 
+    /// Entries that the ring was given for it.
+    pub(crate) fn sequence(&self) -> u64 {
+        self.lock().sequence
+    }
+
     /// The state, for as long as an order must hold: no I/O and no await under it.
     fn lock(&self) -> MutexGuard<'_, State> {
         lock(&self.state)

@@ -70,10 +70,10 @@ impl Call<'_> {
     /// Counts a bad token, and says what becomes of who gave it. Why it is bad only the log tells.
     fn refuse(&self, error: TokenError) -> Refusal {
         tracing::debug!(%error, "token refused");
+        self.shard.hub.stats.fail_handshake(error.label());
         if error == TokenError::Expired {
             return Error::TOKEN_EXPIRED.into();
         }
-        self.shard.hub.stats.fail_handshake(error.label());
         CloseReason::INVALID_TOKEN.into()
     }
 
@@ -85,11 +85,13 @@ impl Call<'_> {
     ) -> Result<BTreeMap<String, Box<RawValue>>, Refusal> {
         let mut results = BTreeMap::new();
         let Some(who) = self.connection.who() else { return Ok(results) };
+        // All of them are one answer, over which the next publication would make it a slow consumer.
+        let mut room = self.shard.hub.config.limits.reply_bytes();
         for (name, options) in subs {
-            let namespace = self.namespace(&name)?;
-            let result = self.enter_by_server(who, &name, namespace, were.get(&*name), &options);
+            let result = self.enter_by_server(who, &name, were.get(&*name), &options, room);
             // It has come in already, and would take an error for not having.
             let result = result.map_err(|_| CloseReason::CHANNEL_LIMIT)?;
+            room = room.saturating_sub(result.len());
             results.insert(name, RawValue::from_string(result).map_err(|_| Error::INTERNAL)?);
         }
         Ok(results)

@@ -147,7 +147,7 @@ impl Call<'_> {
     /// answered.
     fn is_outbox_full(&self, replies: usize) -> bool {
         let held = self.connection.outbox.borrow().held();
-        held + replies > self.shard.hub.config.limits.outbox_bytes / 2
+        held + replies > self.shard.hub.config.limits.reply_bytes()
     }
 
     fn answer(&self, replies: String) {

@@ -20,7 +20,7 @@ impl Call<'_> {
         let since =
             since.map(|since| Position { offset: since.offset, epoch: Arc::from(&*since.epoch) });
         let limit = usize::try_from(history.limit).unwrap_or(RECOVERED_MAX).min(RECOVERED_MAX);
-        let max_bytes = self.shard.hub.config.limits.outbox_bytes / 2;
+        let max_bytes = self.shard.hub.config.limits.reply_bytes();
         let page = Page { limit, max_bytes, since, reverse: history.reverse };
         let read = self.shard.hub.channels.with(&history.channel, |_, state| {
             (state.history.page(&page), state.history.position())
@@ -37,7 +37,7 @@ impl Call<'_> {
         let present = self.shard.hub.channels.with(channel, |_, state| present(state));
         let present = present.ok_or(Error::INTERNAL)?;
         let bytes: usize = present.iter().map(|info| info.size() + ENTRY_BYTES).sum();
-        if bytes > self.shard.hub.config.limits.outbox_bytes {
+        if bytes > self.shard.hub.config.limits.reply_bytes() {
             return Err(Error::LIMIT_EXCEEDED.into());
         }
         Ok(centrifuge::presence_result(present.iter()))

@@ -42,20 +42,41 @@ impl Call<'_> {
             is_bound,
             ..Terms::of_server(who, namespace, &options)
         };
-        self.enter(&asked.channel, namespace, Some(asked), terms, options.data.as_deref(), expires)
+        let recover = self.recover(asked, asked.flag & REJECT_UNRECOVERED != 0);
+        self.enter(
+            &asked.channel,
+            namespace,
+            recover.as_ref(),
+            terms,
+            options.data.as_deref(),
+            expires,
+        )
     }
 
-    /// Subscribes a peer to what its connection token names.
+    /// Subscribes a peer to what its connection token names; what it is brought has at most so many
+    /// bytes.
     pub(super) fn enter_by_server(
         &self,
         who: &Who,
         name: &str,
-        namespace: &Namespace,
         asked: Option<&centrifuge::Subscribe<'_>>,
         options: &SubscriptionOptions,
+        max_bytes: usize,
     ) -> Result<String, Refusal> {
+        let namespace = self.namespace(name)?;
         let terms = Terms::of_server(who, namespace, options);
-        self.enter(name, namespace, asked, terms, options.data.as_deref(), None)
+        let recover = asked.and_then(|asked| self.recover(asked, false));
+        let recover = recover.map(|recover| Recover { max_bytes, ..recover });
+        self.enter(name, namespace, recover.as_ref(), terms, options.data.as_deref(), None)
+    }
+
+    /// Where a peer says that it was, if it asks for what it missed.
+    fn recover(&self, asked: &centrifuge::Subscribe<'_>, or_refuse: bool) -> Option<Recover> {
+        asked.recover.then(|| Recover {
+            from: Position { offset: asked.offset, epoch: Arc::from(&*asked.epoch) },
+            or_refuse,
+            max_bytes: self.shard.hub.config.limits.reply_bytes(),
+        })
     }
 
     pub(super) fn unsubscribe(&self, channel: &str) -> Result<String, Refusal> {
@@ -134,17 +155,12 @@ impl Call<'_> {
         &self,
         name: &str,
         namespace: &Namespace,
-        asked: Option<&centrifuge::Subscribe<'_>>,
+        recover: Option<&Recover>,
         terms: Terms,
         data: Option<&RawValue>,
         expires: Option<SystemTime>,
     ) -> Result<String, Refusal> {
-        let recover = asked.filter(|asked| asked.recover).map(|asked| Recover {
-            from: Position { offset: asked.offset, epoch: Arc::from(&*asked.epoch) },
-            or_refuse: asked.flag & REJECT_UNRECOVERED != 0 && !terms.is_server_side,
-        });
-        let entered =
-            self.shard.subscribe(self.connection, name, namespace, terms, recover.as_ref())?;
+        let entered = self.shard.subscribe(self.connection, name, namespace, terms, recover)?;
         let Entered { position, is_recoverable, recovered } = entered;
         let Position { offset, epoch } =
             if is_recoverable { position } else { Position::default() };

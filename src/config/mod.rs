@@ -250,6 +250,14 @@ impl Chat {
     }
 }
 
+impl Limits {
+    /// Bytes that one answer may have, and that may wait before another is made: half an outbox, as
+    /// the other half may be waiting already.
+    pub(crate) fn reply_bytes(&self) -> usize {
+        self.outbox_bytes / 2
+    }
+}
+
 impl Default for Server {
     fn default() -> Self {
         let shards = std::thread::available_parallelism().map_or(1, usize::from).min(SHARDS_MAX);

@@ -53,6 +53,14 @@ impl Subscribers {
         }
     }
 
+    /// Whether a subscriber that counts on lacking nothing has not seen an entry that was given.
+    pub(crate) fn lacks(&self, channel: ChannelId, slot: usize, given: u64) -> bool {
+        let channels = self.0.borrow();
+        let Some(of_channel) = channels.get(&channel) else { return false };
+        let subscriber = of_channel.subscribers.get(slot);
+        of_channel.seen.get() < given && subscriber.is_some_and(|it| it.is_positioned)
+    }
+
     /// The channels that have subscribers here.
     pub(crate) fn of_channels(&self) -> Ref<'_, HashMap<ChannelId, OfChannel>> {
         self.0.borrow()

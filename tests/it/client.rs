@@ -1,7 +1,7 @@
 //! [`Client`]: a peer of the Centrifuge protocol.
 
 use std::collections::VecDeque;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use fanfare::Config;
 use fanfare::config::{Namespace, Publish, Recovery, Subscribe, Switch};
@@ -100,7 +100,10 @@ impl Client {
 
     /// The next push.
     pub fn push(&mut self) -> Value {
+        // Pings would else keep it waiting for ever.
+        let deadline = Instant::now() + PATIENCE;
         loop {
+            assert!(Instant::now() < deadline, "no push comes");
             if let Some(push) = self.pushes.pop_front() {
                 return push;
             }

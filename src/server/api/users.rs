@@ -62,6 +62,7 @@ pub(super) async fn subscribe(hub: &Inner, body: &[u8]) -> Result<String, Fault>
     let recover = asked.recover_since.map(|since| Recover {
         from: Position { offset: since.offset, epoch: (&*since.epoch).into() },
         or_refuse: true,
+        max_bytes: hub.config.limits.reply_bytes(),
     });
     let whom = whom(asked.client, asked.session, None)?;
     let subscribe = order::Subscribe { channel: asked.channel, options, expires, recover };

@@ -161,10 +161,10 @@ fn number(text: &Value) -> u64 {
 }
 
 #[test]
-fn who_is_there_is_not_told_in_more_than_an_outbox_takes() {
+fn who_is_there_is_not_told_in_more_than_half_an_outbox() {
     let server = TestServer::with_channels(|config| {
         config.limits.message_bytes = 2000;
-        config.limits.outbox_bytes = 9000;
+        config.limits.outbox_bytes = 18_000;
     });
     let info = "x".repeat(1200);
     let enter = |user: usize| {

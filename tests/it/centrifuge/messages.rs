@@ -1,3 +1,6 @@
+use std::time::Duration;
+
+use fanfare::config::Announce;
 use fanfare::internals::lose_entry;
 use fanfare::{CloseReason, UserId};
 use serde_json::json;
@@ -42,6 +45,38 @@ fn the_chat_is_a_channel() {
     assert_eq!(chat.read_text(), r#"{"type":"notification"}"#);
     let page = client.call("history", &json!({"channel": "lobby", "limit": 1}));
     assert_eq!(data(&page["publications"]), [said]);
+    server.api("broadcast_all", r#"{"data":{"to":"all"}}"#);
+    assert_eq!(client.push(), json!({"message": {"data": {"to": "all"}}}));
+    client.must_hear("lobby", &json!({"to": "all"}));
+    assert_eq!(chat.read_text(), r#"{"to":"all"}"#);
+}
+
+#[test]
+fn a_publish_to_the_chat_counts_who_chats_and_who_subscribes() {
+    let server = TestServer::with_channels(|config| {
+        config.chat.announce = Announce::Off;
+        config.channel = config.namespaces["open"].clone();
+    });
+    let publish = || server.api("publish", r#"{"channel":"chat","data":1}"#).1;
+    let (mut client, _chat) = (server.client(1), server.connect(2));
+    assert_eq!(publish(), r#"{"result":{"connections":1}}"#);
+    client.subscribe("chat");
+    assert_eq!(publish(), r#"{"result":{"connections":2}}"#);
+    assert_eq!(server.hub.broadcast("1"), Ok(2));
+}
+
+#[test]
+fn text_that_is_no_json_comes_as_a_string() {
+    let server = TestServer::with_channels(|config| {
+        config.channel = config.namespaces["news"].clone();
+    });
+    let mut client = server.client(1);
+    client.subscribe("chat");
+    server.hub.broadcast("say \"x\"").unwrap();
+    assert_eq!(client.push(), json!({"message": {"data": "say \"x\""}}));
+    client.must_hear("chat", &json!("say \"x\""));
+    let page = client.call("history", &json!({"channel": "chat", "limit": 1}));
+    assert_eq!(data(&page["publications"]), [json!("say \"x\"")]);
 }
 
 #[test]
@@ -109,6 +144,25 @@ fn a_gap_ends_the_subscription_with_2500_and_what_is_missing_is_recovered() {
     server.publish("news:b", &json!(1));
     other.must_hear("news:b", &json!(1));
     assert_eq!(server.metric("fanfare_gaps_total"), 1.0);
+}
+
+#[test]
+fn a_gap_is_found_though_nothing_follows_it() {
+    let server =
+        TestServer::with_channels(|config| config.heartbeat.interval = Duration::from_millis(100));
+    let (mut client, mut other) = (server.client(1), server.client(2));
+    for channel in ["news:a", "open:a"] {
+        client.subscribe(channel);
+    }
+    other.subscribe("news:b");
+    lose_entry(&server.hub, "news:a");
+    lose_entry(&server.hub, "open:a");
+    let unsubscribe = json!({"code": 2500, "reason": "insufficient state"});
+    assert_eq!(client.push(), json!({"channel": "news:a", "unsubscribe": unsubscribe}));
+    for (client, channel) in [(&mut client, "open:a"), (&mut other, "news:b")] {
+        server.publish(channel, &json!(1));
+        client.must_hear(channel, &json!(1));
+    }
 }
 
 #[test]

@@ -151,6 +151,40 @@ fn a_cache_gives_its_latest_publication_alone() {
         assert_eq!(data(&entered["publications"]), vec![json!(3); latest]);
         assert_eq!((&entered["recovered"], &entered["offset"]), (&json!(true), &json!(3)));
     }
+    let entered = server.client(1).subscribe("cache:a");
+    assert_eq!(
+        (data(&entered["publications"]), &entered["recovered"]),
+        (vec![json!(3)], &json!(true))
+    );
+    let mut client = server.stranger();
+    let claims = json!({"sub": "1", "channels": ["cache:a", "cache:b"]});
+    let subs = &client.call("connect", &json!({"token": sign(&claims)}))["subs"];
+    assert_eq!(data(&subs["cache:a"]["publications"]), [json!(3)]);
+    assert_eq!(subs["cache:b"].get("publications"), None);
+}
+
+#[test]
+fn what_a_connect_recovers_leaves_room_for_what_comes() {
+    let server = TestServer::with_channels(|config| {
+        config.limits.message_bytes = 4 << 10;
+        config.limits.outbox_bytes = 16 << 10;
+    });
+    let channels = ["news:a", "news:b", "news:c"];
+    let epochs = channels.map(|channel| {
+        server.publish(channel, &json!("x".repeat(3000)));
+        epoch_of(&server, channel)
+    });
+    let were = channels.iter().zip(&epochs).map(|(channel, epoch)| {
+        ((*channel).to_owned(), json!({"recover": true, "offset": 0, "epoch": epoch}))
+    });
+    let subs: serde_json::Map<_, _> = were.collect();
+    let token = sign(&json!({"sub": "1", "channels": channels}));
+    let mut client = server.stranger();
+    let subs = &client.call("connect", &json!({"token": token, "subs": subs}))["subs"];
+    let recovered = channels.map(|channel| subs[channel]["recovered"] == true);
+    assert_eq!(recovered, [true, true, false]);
+    server.publish("news:c", &json!("y".repeat(3000)));
+    client.must_hear("news:c", &json!("y".repeat(3000)));
 }
 
 #[test]
