@@ -1,6 +1,6 @@
 use std::path::Path;
 
-use crate::support::{FANFARE, Service, fanfare, path, program, python, run, with_secrets};
+use crate::support::{FANFARE, Service, fanfare, node, path, program, python, run, with_secrets};
 
 #[test]
 fn the_axum_app_notifies_the_author_in_every_tab() {
@@ -18,6 +18,16 @@ fn the_fastapi_app_notifies_the_author_in_every_tab() {
     uvicorn.env("FANFARE_URL", &server.url);
     let app = Service::start(uvicorn);
     server.run(python("like.py", &[&app.url, &websocket(&server, "/ws/chat")]));
+}
+
+#[test]
+fn the_live_feed_shows_prices_and_what_came_while_it_was_away() {
+    let config = path("examples/live-feed/fanfare.toml");
+    let config = config.to_str().unwrap();
+    let server = Service::start(fanfare(&["serve", "--config", config, "--bind", "127.0.0.1:0"]));
+    let directory = path("examples/live-feed");
+    let arguments = ["/usr/bin/chromium", directory.to_str().unwrap()];
+    server.run(node("live_feed.mjs", &arguments));
 }
 
 #[test]

@@ -31,7 +31,8 @@ impl Service {
             let line = lines.recv_timeout(PATIENCE);
             let line =
                 line.unwrap_or_else(|error| panic!("{error}: it never said where it listens"));
-            if let Some((_, rest)) = line.split_once("http://") {
+            let said = ["http://", "address="].iter().find_map(|before| line.split_once(before));
+            if let Some((_, rest)) = said {
                 break format!("http://{}", rest.split(['/', ' ']).next().unwrap());
             }
         };
