@@ -104,7 +104,7 @@ pub(super) static KEYS: &[Key] = &[
     ),
     Key::new(
         "channel.max_bytes",
-        "Bytes of one publication's data; over it error 106 or 413. 0 is `limits.message_bytes`.",
+        "Bytes of one publication's data; over it error 106. 0 is `limits.message_bytes`.",
         Kind::Size(|c| &mut c.channel.max_bytes, 0..=256 * MIB),
     ),
     Key::new(
@@ -139,7 +139,7 @@ pub(super) static KEYS: &[Key] = &[
     ),
     Key::new(
         "limits.message_bytes",
-        "Bytes of one message's payload, in or out; over it 1009 or 413.",
+        "Bytes of one message's payload, in or out; over it 1009, or error 106 of the API.",
         Kind::Size(|c| &mut c.limits.message_bytes, 125..=256 * MIB),
     ),
     Key::new(
@@ -164,7 +164,7 @@ pub(super) static KEYS: &[Key] = &[
     ),
     Key::new(
         "limits.ring_messages",
-        "Publishes that wait for the slowest shard; over it publishing connections wait and the API answers 503.",
+        "Publishes that wait for the slowest shard; over it publishing connections wait and the API answers error 111.",
         Kind::Count(|c| &mut c.limits.ring_messages, 4..=1 << 20),
     ),
     Key::new(
