@@ -29,9 +29,11 @@ impl Turn<'_> {
         posts.sort_by_key(|post| post.channel);
         let of_channels = self.subscribers.of_channels();
         // All are looked up before any is pushed to, so that what the caches lack is waited for at once.
-        let found = posts
-            .chunk_by(|a, b| a.channel == b.channel)
-            .filter_map(|posts| Some((posts, of_channels.get(&posts[0].channel)?)));
+        let found = posts.chunk_by(|a, b| a.channel == b.channel).filter_map(|posts| {
+            let of_channel = of_channels.get(&posts[0].channel)?;
+            of_channel.fetch();
+            Some((posts, of_channel))
+        });
         for (posts, of_channel) in found.collect::<Vec<_>>() {
             self.post_to(posts, of_channel, outcome);
         }

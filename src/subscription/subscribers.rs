@@ -2,6 +2,8 @@
 
 use std::cell::{Cell, Ref, RefCell};
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::hint::black_box;
 use std::rc::Rc;
 
 use slab::Slab;
@@ -11,7 +13,10 @@ use crate::connection::Connection;
 
 /// A shard's subscriptions, by channel.
 #[derive(Debug, Default)]
-pub(crate) struct Subscribers(RefCell<HashMap<ChannelId, OfChannel>>);
+pub(crate) struct Subscribers(RefCell<ByChannel>);
+
+/// The subscribers of each channel that has any here.
+pub(crate) type ByChannel = HashMap<ChannelId, OfChannel, BuildHasherDefault<IdHasher>>;
 
 /// The subscribers of one channel.
 #[derive(Debug)]
@@ -62,12 +67,18 @@ impl Subscribers {
     }
 
     /// The channels that have subscribers here.
-    pub(crate) fn of_channels(&self) -> Ref<'_, HashMap<ChannelId, OfChannel>> {
+    pub(crate) fn of_channels(&self) -> Ref<'_, ByChannel> {
         self.0.borrow()
     }
 }
 
 impl OfChannel {
+    /// Has the memory that a push to the first of them touches fetched, without a wait for it here.
+    pub(crate) fn fetch(&self) {
+        let outbox = self.iter().next().map(|subscriber| subscriber.connection.outbox.borrow());
+        black_box(outbox.is_some_and(|outbox| outbox.is_closing()));
+    }
+
     /// All of them.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Subscriber> {
         self.subscribers.iter().map(|(_, subscriber)| subscriber)
@@ -81,12 +92,48 @@ impl OfChannel {
     }
 }
 
+/// Hashes a [`ChannelId`]. Ids are counted up, so nobody chooses them to collide.
+#[derive(Debug, Default)]
+pub(crate) struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
+    }
+
+    fn write_u64(&mut self, id: u64) {
+        // The map takes the slot from the lower bits, and what tells neighbours apart from the upper.
+        self.0 = (self.0 ^ id).wrapping_mul(GOLDEN).rotate_left(32);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+/// 2^64 over the golden ratio, which spreads consecutive numbers evenly.
+const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn of_channel(seen: u64) -> OfChannel {
         OfChannel { subscribers: Slab::new(), seen: Cell::new(seen) }
+    }
+
+    #[test]
+    fn channels_in_a_row_hash_apart() {
+        let slot = |id: u64| {
+            let mut hasher = IdHasher::default();
+            hasher.write_u64(id);
+            hasher.finish() as usize % 1024
+        };
+        for stride in [1, 2, 3, 1024, 1 << 20] {
+            let mut channels = [0; 1024];
+            (1..=1024).for_each(|id| channels[slot(id * stride)] += 1);
+            assert!(channels.iter().all(|channels| *channels <= 8), "{stride}");
+        }
     }
 
     #[test]
