@@ -124,9 +124,9 @@ impl ShardStats {
         self.stale.add(stale);
     }
 
-    /// Counts turns in which a channel lacked something.
-    pub(crate) fn gapped(&self, turns: u64) {
-        self.gapped.add(turns);
+    /// Counts gaps: turns in which a channel lacked something, or subscriptions found to.
+    pub(crate) fn gapped(&self, gaps: u64) {
+        self.gapped.add(gaps);
     }
 
     pub(crate) fn wrote(&self, bytes: usize) {
@@ -296,7 +296,7 @@ impl Scrape {
         out.counter("dropped", help, sum(|stats| &stats.dropped))?;
         let help = "Unicasts and disconnects whose connection was gone";
         out.counter("stale", help, sum(|stats| &stats.stale))?;
-        let help = "Pump turns in which a channel lacked something that was published";
+        let help = "Pump turns in which a channel lacked something that was published, and subscriptions found to lack it";
         out.counter("gaps", help, sum(|stats| &stats.gapped))?;
         out.counter("received", "Messages received", sum(|stats| &stats.received))?;
         out.counter("writes", "Writes to sockets", sum(|stats| &stats.hot.writes))?;

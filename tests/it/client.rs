@@ -100,8 +100,8 @@ impl Client {
 
     /// The next push.
     pub fn push(&mut self) -> Value {
-        // Pings would else keep it waiting for ever.
-        let deadline = Instant::now() + PATIENCE;
+        // Pings would else keep it waiting for ever; some pushes are due only after 25 s.
+        let deadline = Instant::now() + PATIENCE + PATIENCE;
         loop {
             assert!(Instant::now() < deadline, "no push comes");
             if let Some(push) = self.pushes.pop_front() {
