@@ -189,8 +189,8 @@ impl Stream {
         // It was judged by its namespace, which is there to stay.
         let Some(namespace) = shard.hub.config.namespace(&channel) else { return Ok(None) };
         let max_bytes = shard.hub.config.limits.reply_bytes();
-        let recover = from.clone().map(|from| Recover { from, or_refuse: false, max_bytes });
-        let entered = shard.subscribe(connection, &channel, namespace, terms, recover.as_ref())?;
+        let recover = Recover { from: from.clone(), or_refuse: false, max_bytes };
+        let entered = shard.subscribe(connection, &channel, namespace, terms, &recover)?;
         let position = namespace.window().is_open().then(|| entered.position.clone());
         let missed = missed(from.as_ref(), entered);
         if let Ok(missed) = &missed {

@@ -92,10 +92,11 @@ impl From<TooManyChannels> for SubscribeError {
     }
 }
 
-/// Where a subscriber was, and what is to be done if it cannot have what it missed.
+/// What a new subscriber is to be brought, and what is to be done if it cannot have that.
 #[derive(Debug)]
 pub(crate) struct Recover {
-    pub(crate) from: Position,
+    /// Where it was, if it asks for what it missed.
+    pub(crate) from: Option<Position>,
     pub(crate) or_refuse: bool,
     /// Bytes of it at most, each publication counting [`ENTRY_BYTES`] more.
     pub(crate) max_bytes: usize,
@@ -110,10 +111,9 @@ impl Shard {
         name: &str,
         namespace: &Namespace,
         terms: Terms,
-        recover: Option<&Recover>,
+        recover: &Recover,
     ) -> Result<Entered, SubscribeError> {
         let window = namespace.window();
-        let recover = recover.filter(|_| namespace.recovery != Recovery::Off);
         let room = self.room_to_announce(connection, namespace, Some(connection.share()));
         let info = connection.who().map(|who| who.info(terms.info.clone()));
         let channels = &self.hub.channels;
@@ -124,16 +124,8 @@ impl Shard {
             if !has_room || (max > 0 && state.subscribers() >= max) {
                 return Err(SubscribeError::LimitExceeded);
             }
-            let recovered = match recover {
-                Some(recover) => Some(recovered(state, namespace.recovery, recover)),
-                // Whoever comes to a cache is given what it holds, asked for or not.
-                None if namespace.recovery == Recovery::Cache => {
-                    state.history.latest().map(|latest| Ok(vec![latest.clone()]))
-                }
-                None => None,
-            };
-            if recover.is_some_and(|recover| recover.or_refuse) && matches!(recovered, Some(Err(_)))
-            {
+            let recovered = recovered(state, namespace.recovery, recover);
+            if recover.or_refuse && matches!(recovered, Some(Err(_))) {
                 return Err(SubscribeError::Unrecoverable);
             }
             let (position, since) = (state.history.position(), state.sequence());
@@ -343,19 +335,30 @@ impl Shard {
     }
 }
 
-/// What a subscriber that was cut off is given: all that it missed, if that is all there and fits its
-/// outbox, or the latest of a cache.
+/// What a new subscriber is given, if anything: all that it missed, if that is all there and not too
+/// much; of a cache the latest publication, asked for or not.
 fn recovered(
     state: &State,
     recovery: Recovery,
-    Recover { from, max_bytes, .. }: &Recover,
-) -> Result<Vec<Arc<Publication>>, Unrecoverable> {
-    if recovery == Recovery::Cache {
-        return Ok(state.history.refresh(from)?.cloned().into_iter().collect());
+    recover: &Recover,
+) -> Option<Result<Vec<Arc<Publication>>, Unrecoverable>> {
+    let history = &state.history;
+    let found = match (recovery, &recover.from) {
+        (Recovery::Off, _) | (Recovery::Stream, None) => return None,
+        (Recovery::Cache, None) => Ok(vec![history.latest()?.clone()]),
+        (Recovery::Cache, Some(from)) => {
+            history.refresh(from).map(|latest| latest.cloned().into_iter().collect())
+        }
+        (Recovery::Stream, Some(from)) => {
+            history.recover(from, RECOVERED_MAX).map(|missed| missed.cloned().collect())
+        }
+    };
+    let size = |publication: &Arc<Publication>| publication.size() + ENTRY_BYTES;
+    let bytes: usize = found.iter().flatten().map(size).sum();
+    if bytes <= recover.max_bytes {
+        return Some(found);
     }
-    let missed: Vec<_> = state.history.recover(from, RECOVERED_MAX)?.cloned().collect();
-    let bytes: usize = missed.iter().map(|publication| publication.size() + ENTRY_BYTES).sum();
-    if bytes > *max_bytes { Err(Unrecoverable) } else { Ok(missed) }
+    recover.from.is_some().then_some(Err(Unrecoverable))
 }
 
 /// Publications of one recovery or page at most.

@@ -42,15 +42,12 @@ impl Call<'_> {
             is_bound,
             ..Terms::of_server(who, namespace, &options)
         };
-        let recover = self.recover(asked, asked.flag & REJECT_UNRECOVERED != 0);
-        self.enter(
-            &asked.channel,
-            namespace,
-            recover.as_ref(),
-            terms,
-            options.data.as_deref(),
-            expires,
-        )
+        let recover = Recover {
+            from: position(asked),
+            or_refuse: asked.flag & REJECT_UNRECOVERED != 0,
+            max_bytes: self.shard.hub.config.limits.reply_bytes(),
+        };
+        self.enter(&asked.channel, namespace, &recover, terms, options.data.as_deref(), expires)
     }
 
     /// Subscribes a peer to what its connection token names; what it is brought has at most so many
@@ -65,18 +62,8 @@ impl Call<'_> {
     ) -> Result<String, Refusal> {
         let namespace = self.namespace(name)?;
         let terms = Terms::of_server(who, namespace, options);
-        let recover = asked.and_then(|asked| self.recover(asked, false));
-        let recover = recover.map(|recover| Recover { max_bytes, ..recover });
-        self.enter(name, namespace, recover.as_ref(), terms, options.data.as_deref(), None)
-    }
-
-    /// Where a peer says that it was, if it asks for what it missed.
-    fn recover(&self, asked: &centrifuge::Subscribe<'_>, or_refuse: bool) -> Option<Recover> {
-        asked.recover.then(|| Recover {
-            from: Position { offset: asked.offset, epoch: Arc::from(&*asked.epoch) },
-            or_refuse,
-            max_bytes: self.shard.hub.config.limits.reply_bytes(),
-        })
+        let recover = Recover { from: asked.and_then(position), or_refuse: false, max_bytes };
+        self.enter(name, namespace, &recover, terms, options.data.as_deref(), None)
     }
 
     pub(super) fn unsubscribe(&self, channel: &str) -> Result<String, Refusal> {
@@ -155,7 +142,7 @@ impl Call<'_> {
         &self,
         name: &str,
         namespace: &Namespace,
-        recover: Option<&Recover>,
+        recover: &Recover,
         terms: Terms,
         data: Option<&RawValue>,
         expires: Option<SystemTime>,
@@ -181,6 +168,12 @@ impl Call<'_> {
             data,
         }))
     }
+}
+
+/// Where a peer says that it was, if it asks for what it missed.
+fn position(asked: &centrifuge::Subscribe<'_>) -> Option<Position> {
+    let position = || Position { offset: asked.offset, epoch: Arc::from(&*asked.epoch) };
+    asked.recover.then(position)
 }
 
 #[derive(Serialize)]

@@ -57,7 +57,7 @@ pub(crate) struct Subscribe {
     pub(crate) channel: String,
     pub(crate) options: SubscriptionOptions,
     pub(crate) expires: Option<SystemTime>,
-    pub(crate) recover: Option<Recover>,
+    pub(crate) recover: Recover,
 }
 
 /// Why an order was not carried out, or not by all.
@@ -167,7 +167,7 @@ impl Shard {
             return Ok(true);
         }
         let terms = Terms { expires: *expires, ..Terms::of_server(who, namespace, options) };
-        let entered = self.subscribe(connection, channel, namespace, terms, recover.as_ref())?;
+        let entered = self.subscribe(connection, channel, namespace, terms, recover)?;
         let push = centrifuge::subscribe_push(channel, &entered, options.data.as_deref());
         self.reply(connection, &Message::text(push));
         Ok(true)

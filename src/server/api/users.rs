@@ -59,11 +59,13 @@ pub(super) async fn subscribe(hub: &Inner, body: &[u8]) -> Result<String, Fault>
         data: value(asked.data, asked.b64data)?,
         ..SubscriptionOptions::default()
     };
-    let recover = asked.recover_since.map(|since| Recover {
-        from: Position { offset: since.offset, epoch: (&*since.epoch).into() },
+    let position =
+        |since: Since<'_>| Position { offset: since.offset, epoch: (&*since.epoch).into() };
+    let recover = Recover {
+        from: asked.recover_since.map(position),
         or_refuse: true,
         max_bytes: hub.config.limits.reply_bytes(),
-    });
+    };
     let whom = whom(asked.client, asked.session, None)?;
     let subscribe = order::Subscribe { channel: asked.channel, options, expires, recover };
     order(hub, &asked.user, whom, Act::Subscribe(Box::new(subscribe))).await

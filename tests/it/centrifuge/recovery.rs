@@ -164,6 +164,31 @@ fn a_cache_gives_its_latest_publication_alone() {
 }
 
 #[test]
+fn what_caches_give_to_a_connect_leaves_room_too() {
+    let server = TestServer::with_channels(|config| {
+        config.limits.message_bytes = 4 << 10;
+        config.limits.outbox_bytes = 16 << 10;
+        namespace(config, "cache", |cache| {
+            cache.history_size = 1;
+            cache.recovery = Recovery::Cache;
+        });
+    });
+    let channels = ["cache:a", "cache:b", "cache:c"];
+    for channel in channels {
+        server.publish(channel, &json!("x".repeat(3000)));
+    }
+    let token = sign(&json!({"sub": "1", "channels": channels}));
+    let were = channels.map(|channel| (channel.to_owned(), json!({"recover": true})));
+    let were: serde_json::Map<_, _> = were.into_iter().collect();
+    for subs in [json!({}), json!(were)] {
+        let mut client = server.stranger();
+        let subs = &client.call("connect", &json!({"token": token, "subs": subs}))["subs"];
+        let given = channels.map(|channel| subs[channel].get("publications").is_some());
+        assert_eq!(given, [true, true, false]);
+    }
+}
+
+#[test]
 fn what_a_connect_recovers_leaves_room_for_what_comes() {
     let server = TestServer::with_channels(|config| {
         config.limits.message_bytes = 4 << 10;
