@@ -73,7 +73,7 @@ async fn like(
         };
         let notification = serde_json::to_string(&notification).unwrap_or_default();
         // A like does not fail with its notification.
-        if let Err(error) = app.hub.send_to_user(&post.author, notification) {
+        if let Err(error) = app.hub.send_to_user(&post.author, notification).await {
             eprintln!("not notified: {error}");
         }
     }

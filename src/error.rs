@@ -1,6 +1,7 @@
 //! Why a publish is refused.
 
-/// Why a publish or a disconnect was not admitted. Nothing of it was or will be delivered.
+/// Why a publish or a disconnect was not admitted. Nothing of it was or will be delivered, but for
+/// [`PublishError::Uncertain`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PublishError {
@@ -13,6 +14,13 @@ pub enum PublishError {
     /// The ring holds all it may; try again shortly, or publish more slowly.
     #[error("too many publishes wait for delivery; try again shortly")]
     Overloaded,
+    /// The broker cannot be reached, or refuses writes; try again shortly.
+    #[error("the broker is not available; try again shortly")]
+    Unavailable,
+    /// The broker did not answer in time. Whether it was published is not known: this alone of all
+    /// errors does not say that nothing was or will be delivered.
+    #[error("the broker did not answer; whether it was published is not known")]
+    Uncertain,
     /// The payload is over `limits.message_bytes`, or over its namespace's `max_bytes`.
     #[error("the message has {size} bytes; at most {max} are allowed; send less")]
     TooLarge {

@@ -1,6 +1,7 @@
 //! What an embedder and the server hold: connections, users, and the ways to reach them.
 
 mod idempotency;
+mod info;
 pub(crate) mod order;
 pub(crate) mod publish;
 
@@ -16,6 +17,7 @@ use serde_json::value::RawValue;
 use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::auth::Verifier;
+use crate::broker::{Broker, Courier as BrokerCourier, CourierError};
 use crate::channel::Channels;
 use crate::close::CloseReason;
 use crate::config::{Config, ConfigError, HookCall, Namespace};
@@ -28,8 +30,9 @@ use crate::message::Message;
 use crate::metrics::HubStats;
 use crate::presence::Crowd;
 use crate::protocol::centrifuge::Error;
+use crate::receipt::Receipt;
 use crate::registry::Registry;
-use crate::ring::{Audience, ENTRY_BYTES, Load, Probe, Reservation, Ring, Share};
+use crate::ring::{Audience, ENTRY_BYTES, Load, Probe, Reservation, Ring, Room, Share};
 use crate::shard;
 use crate::socket;
 use crate::user::UserId;
@@ -44,14 +47,15 @@ use crate::user::UserId;
 ///
 /// At most once, in order, to the connections that are open when a publish is admitted. A count
 /// that is returned says for how many connections of this node the publish was admitted, not that
-/// they received it: a peer may be dead or too slow, and is then closed.
+/// they received it: a peer may be dead or too slow, and is then closed. With a broker a publish
+/// reaches the connections of every node, and counts as admitted once the broker has it.
 ///
 /// ```
 /// use fanfare::{Config, Hub, UserId};
 ///
 /// let hub = Hub::start(Config::default())?;
-/// assert_eq!(hub.broadcast(r#"{"type":"notification","event":"hello"}"#)?, 0);
-/// assert_eq!(hub.send_to_user(&UserId::from(42), "{}")?, 0);
+/// assert_eq!(hub.broadcast(r#"{"type":"notification","event":"hello"}"#).wait()?, 0);
+/// assert_eq!(hub.send_to_user(&UserId::from(42), "{}").wait()?, 0);
 /// assert_eq!(hub.active_users(), 0);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -62,12 +66,13 @@ pub struct Hub {
 }
 
 impl Hub {
-    /// Starts the shards, each on a thread of its own, and one more if `hook.url` is set.
+    /// Starts the shards, each on a thread of its own, and one more for `hook.url` and for a broker,
+    /// if they are set. With a broker it blocks until that is connected.
     ///
     /// # Errors
     ///
     /// The configuration breaks a bound, or the system gives no thread or reactor, or no certificates
-    /// to trust for a hook.
+    /// to trust for a hook, or the broker does not let this node in.
     pub fn start(config: Config) -> Result<Self, StartError> {
         let config = config.check()?;
         let uid = uid();
@@ -101,8 +106,12 @@ impl Hub {
         hooks: Option<(Application, Courier)>,
     ) -> Result<Self, StartError> {
         let (application, courier) = hooks.unzip();
-        let inner = Arc::new(Inner::new(config, uid, application));
+        let (broker, broker_courier) = BrokerCourier::start(&config, &uid)?.unzip();
+        let inner = Arc::new(Inner::new(config, uid, application, broker));
         let _shards = Arc::new(StopOnDrop(inner.clone()));
+        if let Some(courier) = broker_courier {
+            courier.serve(&inner);
+        }
         if let Some(courier) = courier {
             courier.serve(&inner);
         }
@@ -117,7 +126,7 @@ impl Hub {
     /// # Errors
     ///
     /// [`PublishError`]; nothing was or will be delivered then.
-    pub fn broadcast(&self, message: impl Into<Message>) -> Result<usize, PublishError> {
+    pub fn broadcast(&self, message: impl Into<Message>) -> Receipt<usize> {
         self.inner.broadcast(&message.into())
     }
 
@@ -126,11 +135,7 @@ impl Hub {
     /// # Errors
     ///
     /// [`PublishError`]; nothing was or will be delivered then.
-    pub fn send_to_user(
-        &self,
-        user: &UserId,
-        message: impl Into<Message>,
-    ) -> Result<usize, PublishError> {
+    pub fn send_to_user(&self, user: &UserId, message: impl Into<Message>) -> Receipt<usize> {
         self.inner.send_to_user(user, &message.into())
     }
 
@@ -145,7 +150,7 @@ impl Hub {
     /// let mut config = Config::default();
     /// config.channel.history_size = 10;
     /// let hub = Hub::start(config)?;
-    /// let published = hub.publish("prices", r#"{"EURUSD":1.08}"#)?;
+    /// let published = hub.publish("prices", r#"{"EURUSD":1.08}"#).wait()?;
     /// assert_eq!((published.connections, published.offset), (0, 1));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -154,14 +159,10 @@ impl Hub {
     ///
     /// [`PublishError`]; nothing was or will be delivered or remembered then. The name must be one
     /// that [`Config`] allows, and the data at most its namespace's `max_bytes` of JSON.
-    pub fn publish(
-        &self,
-        channel: &str,
-        data: impl Into<String>,
-    ) -> Result<Published, PublishError> {
+    pub fn publish(&self, channel: &str, data: impl Into<String>) -> Receipt<Published> {
         let data = data.into();
         if serde_json::from_str::<&RawValue>(&data).is_err() {
-            return Err(self.inner.stats.refuse(PublishError::NotJson));
+            return Receipt::known(Err(self.inner.stats.refuse(PublishError::NotJson)));
         }
         self.inner.publish(Publish::new(channel, data), None)
     }
@@ -172,11 +173,7 @@ impl Hub {
     /// # Errors
     ///
     /// [`PublishError`], as the close takes its turn among the publishes.
-    pub fn disconnect_user(
-        &self,
-        user: &UserId,
-        reason: CloseReason,
-    ) -> Result<usize, PublishError> {
+    pub fn disconnect_user(&self, user: &UserId, reason: CloseReason) -> Receipt<usize> {
         self.inner.disconnect_user(user, reason)
     }
 
@@ -220,6 +217,9 @@ impl Hub {
         if let Some(application) = &inner.application {
             application.flush().await;
         }
+        if let Some(broker) = &inner.broker {
+            broker.retire().await;
+        }
         inner.sockets.load(Ordering::Acquire)
     }
 }
@@ -234,6 +234,9 @@ pub enum StartError {
     /// The system gave no thread or reactor for hooks, or no certificates to trust.
     #[error("cannot start hooks: {0}; for an https URL the system needs certificates to trust")]
     Hooks(#[source] io::Error),
+    /// The broker does not let this node in.
+    #[error("cannot start the broker: {0}")]
+    Broker(#[source] io::Error),
     /// The system gave no thread or reactor for a shard.
     #[error("cannot start a shard: {0}; try fewer with server.shards")]
     Shard(#[from] io::Error),
@@ -249,6 +252,8 @@ pub(crate) struct Inner {
     pub(crate) crowd: Crowd,
     /// Who is asked and told, if anyone.
     pub(crate) application: Option<Application>,
+    /// How this node meets others, if there are any.
+    pub(crate) broker: Option<Broker>,
     pub(crate) shards: Box<[ShardHandle]>,
     pub(crate) stats: HubStats,
     pub(crate) connections: AtomicUsize,
@@ -280,16 +285,32 @@ pub(crate) enum Phase {
     Stopped,
 }
 
+impl From<CourierError> for StartError {
+    fn from(error: CourierError) -> Self {
+        Self::Broker(io::Error::other(error.to_string()))
+    }
+}
+
 impl Inner {
-    fn new(config: Config, uid: String, application: Option<Application>) -> Self {
+    fn new(
+        config: Config,
+        uid: String,
+        application: Option<Application>,
+        broker: Option<Broker>,
+    ) -> Self {
         let tells_users = application.as_ref().is_some_and(Application::tells_users);
         let shard = || ShardHandle::new(config.limits.inbox);
+        let mut channels = Channels::new(config.limits.channels, config.limits.history_bytes);
+        if let Some(broker) = &broker {
+            channels = channels.following(broker.channels.clone());
+        }
         Self {
             ring: Ring::new(config.limits.ring_messages, config.limits.ring_bytes),
             registry: Registry::new(config.chat.linger(tells_users)),
-            channels: Channels::new(config.limits.channels, config.limits.history_bytes),
+            channels,
             crowd: Crowd::new(&config.chat),
             application,
+            broker,
             shards: std::iter::repeat_with(shard).take(config.server.shards).collect(),
             stats: HubStats::default(),
             connections: AtomicUsize::new(0),
@@ -309,10 +330,12 @@ impl Inner {
         }
     }
 
-    pub(crate) fn broadcast(&self, message: &Message) -> Result<usize, PublishError> {
-        let admitted =
-            self.fits(message).and_then(|()| self.tell(message, Audience::Everyone, None));
-        admitted.map_err(|error| self.stats.refuse(error))
+    pub(crate) fn broadcast(&self, message: &Message) -> Receipt<usize> {
+        let told = match self.fits(message) {
+            Ok(()) => self.tell(message, Audience::Everyone, None),
+            Err(error) => Receipt::known(Err(error)),
+        };
+        self.count_refusal(told)
     }
 
     /// The options of a channel, or why there can be none of that name.
@@ -331,29 +354,57 @@ impl Inner {
         }
     }
 
-    pub(crate) fn send_to_user(
-        &self,
-        user: &UserId,
-        message: &Message,
-    ) -> Result<usize, PublishError> {
+    pub(crate) fn send_to_user(&self, user: &UserId, message: &Message) -> Receipt<usize> {
         let unicast = || {
             let targets = self.registry.targets(user)?;
             Some((targets.as_slice().len(), Load::Unicast(targets, message.clone())))
         };
-        let admitted = self.fits(message).and_then(|()| self.admit(message.len(), None, unicast));
-        admitted.map_err(|error| self.stats.refuse(error))
+        let sent = match (self.fits(message), &self.broker) {
+            (Err(error), _) => Receipt::known(Err(error)),
+            (Ok(()), None) => Receipt::known(self.admit(message.len(), unicast)),
+            (Ok(()), Some(broker)) => broker.send_to_user(self, user, message),
+        };
+        self.count_refusal(sent)
     }
 
-    pub(crate) fn disconnect_user(
-        &self,
-        user: &UserId,
-        reason: CloseReason,
-    ) -> Result<usize, PublishError> {
-        let admitted = self.admit(0, None, || {
-            let targets = self.registry.targets(user)?;
-            Some((targets.as_slice().len(), Load::Close(targets, reason)))
-        });
-        admitted.map_err(|error| self.stats.refuse(error))
+    pub(crate) fn disconnect_user(&self, user: &UserId, reason: CloseReason) -> Receipt<usize> {
+        let sent = match &self.broker {
+            None => Receipt::known(self.admit(0, || {
+                let targets = self.registry.targets(user)?;
+                Some((targets.as_slice().len(), Load::Close(targets, reason)))
+            })),
+            Some(broker) => broker.disconnect(self, user, reason),
+        };
+        self.count_refusal(sent)
+    }
+
+    /// Counts a refusal that is known already; the broker counts its own.
+    pub(crate) fn count_refusal<T>(&self, receipt: Receipt<T>) -> Receipt<T> {
+        receipt.now().map_or_else(
+            |receipt| receipt,
+            |known| Receipt::known(known.map_err(|error| self.stats.refuse(error))),
+        )
+    }
+
+    /// How many connections of this node chat.
+    pub(crate) fn chatting(&self) -> usize {
+        self.chatting.load(Ordering::SeqCst)
+    }
+
+    /// Connections of this node that a message to an audience is for.
+    pub(crate) fn reach(&self, audience: Audience) -> usize {
+        match audience {
+            Audience::Everyone => self.connections.load(Ordering::SeqCst),
+            Audience::Chat => {
+                let subscribers = self.channels.with(&self.chat, |_, state| state.subscribers());
+                self.chatting() + subscribers.unwrap_or(0)
+            }
+        }
+    }
+
+    /// What a publish that waits is waiting for room in.
+    pub(crate) fn room(&self) -> &Arc<Room> {
+        self.broker.as_ref().map_or(self.ring.room(), Broker::room)
     }
 
     pub(crate) fn user_connections(&self, user: &UserId) -> usize {
@@ -374,13 +425,7 @@ impl Inner {
         let turn = async {
             // One probe at a time: a flood of questions must not fill the ring.
             let _turn = self.probing.acquire().await;
-            let mut freed = self.ring.freed();
-            let reservation = loop {
-                match self.ring.reserve(0, None) {
-                    Some(reservation) => break reservation,
-                    None => freed.wait().await,
-                }
-            };
+            let reservation = self.ring.room().wait(0).await;
             let probe = Arc::new(Probe::new(self.shards.len()));
             self.ring.send(reservation, Load::Probe(probe.clone()));
             probe.complete().await;
@@ -427,10 +472,9 @@ impl Inner {
     pub(crate) fn admit(
         &self,
         size: usize,
-        share: Option<&Arc<Share>>,
         load: impl FnOnce() -> Option<(usize, Load)>,
     ) -> Result<usize, PublishError> {
-        let reservation = self.reserve(size, share)?;
+        let reservation = self.reserve(size, None)?;
         let Some((reach, load)) = load() else { return Ok(0) };
         self.send(reservation, load);
         Ok(reach)

@@ -43,8 +43,8 @@
 //! config.auth.hmac_secret = Some(Secret::new("a secret of at least thirty-two bytes"));
 //! let hub = Hub::start(config)?;
 //!
-//! // Anywhere in the program, on any thread, without awaiting:
-//! let reached = hub.send_to_user(&UserId::from(42), r#"{"type":"notification"}"#)?;
+//! // Anywhere in the program, on any thread; `.await` it in a task:
+//! let reached = hub.send_to_user(&UserId::from(42), r#"{"type":"notification"}"#).wait()?;
 //! assert_eq!(reached, 0);
 //!
 //! let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
@@ -68,6 +68,7 @@ pub mod protocol;
 pub mod server;
 pub mod user;
 
+mod broker;
 mod channel;
 mod client;
 mod clock;
@@ -80,6 +81,7 @@ mod outbox;
 mod presence;
 mod pump;
 mod reader;
+mod receipt;
 mod registry;
 mod ring;
 mod shard;
@@ -94,6 +96,7 @@ pub use error::PublishError;
 pub use hub::publish::Published;
 pub use hub::{Hub, StartError};
 pub use message::Message;
+pub use receipt::Receipt;
 pub use server::{ServeError, serve};
 pub use user::{Identity, UserId};
 

@@ -82,6 +82,10 @@ impl Message {
         self.shared.payload.is_empty()
     }
 
+    pub(crate) fn is_binary(&self) -> bool {
+        self.shared.opcode == frame::Opcode::Binary
+    }
+
     /// The payload if it is JSON, else as a JSON string.
     pub(crate) fn json(&self) -> &Bytes {
         let Shared { payload, json, .. } = &*self.shared;

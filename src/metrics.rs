@@ -56,6 +56,8 @@ pub(crate) struct HubStats {
     not_json: Count,
     too_large: Count,
     too_many_channels: Count,
+    unavailable: Count,
+    uncertain: Count,
     unknown_channel: Count,
     presence_dropped: Count,
     failed_handshakes: Tally<&'static str>,
@@ -81,6 +83,8 @@ impl HubStats {
             PublishError::Overloaded => self.overloaded.increment(),
             PublishError::TooLarge { .. } => self.too_large.increment(),
             PublishError::TooManyChannels => self.too_many_channels.increment(),
+            PublishError::Unavailable => self.unavailable.increment(),
+            PublishError::Uncertain => self.uncertain.increment(),
             PublishError::UnknownChannel => self.unknown_channel.increment(),
         }
         error
@@ -241,6 +245,7 @@ impl Collector for Scrape {
         out.gauge("ring_entries", "Publishes in the ring", hub.ring.taken().0 as usize)?;
         out.gauge("ring_bytes", "Bytes reserved in the ring", hub.ring.taken().1 as usize)?;
         self.publishes(&mut out)?;
+        self.broker(&mut out)?;
         self.hooks(&mut out)?;
         self.shards(&mut out)
     }
@@ -263,6 +268,8 @@ impl Scrape {
             ("overloaded", stats.overloaded.get()),
             ("too_large", stats.too_large.get()),
             ("too_many_channels", stats.too_many_channels.get()),
+            ("unavailable", stats.unavailable.get()),
+            ("uncertain", stats.uncertain.get()),
             ("unknown_channel", stats.unknown_channel.get()),
         ];
         out.family("refusals", "Publishes refused, by reason", "reason", refusals)?;
@@ -270,6 +277,35 @@ impl Scrape {
         out.counter("presence_dropped", help, stats.presence_dropped.get())?;
         let help = "Handshakes that failed, by reason";
         out.family("handshake_failures", help, "reason", stats.failed_handshakes.counts())
+    }
+
+    fn broker(&self, out: &mut Exposition<'_>) -> fmt::Result {
+        let Some(broker) = &self.0.broker else { return Ok(()) };
+        let get = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let stats = &broker.stats;
+        let help =
+            "Whether the broker is trusted: this node hears itself, and follows what it needs";
+        out.gauge("broker_up", help, usize::from(broker.health.is_trusted()))?;
+        let help = "How long this node's last pulse took through the broker, or has been missing";
+        out.seconds("broker_lag_seconds", help, broker.health.lag())?;
+        let help = "Topics that this node is subscribed to at the broker";
+        out.gauge("broker_topics", help, get(&stats.topics) as usize)?;
+        let help = "Publishes that wait to be sent to the broker";
+        out.gauge("broker_waiting", help, broker.room().taken().0 as usize)?;
+        let help = "Publishes that the broker has taken";
+        out.counter("broker_published", help, get(&stats.published))?;
+        let help = "Messages that came from the broker";
+        out.counter("broker_received", help, get(&stats.received))?;
+        let help = "Messages from the broker that could not be read";
+        out.counter("broker_malformed", help, get(&stats.malformed))?;
+        out.counter("broker_lost", "Connections to the broker that ended", get(&stats.lost))?;
+        let help = "Channels and topics that were in doubt, by what came of it";
+        let gaps = [
+            ("repaired", get(&stats.repaired)),
+            ("interrupted", get(&stats.interrupted)),
+            ("possible", get(&stats.possible_gaps)),
+        ];
+        out.family("broker_doubts", help, "outcome", gaps)
     }
 
     fn hooks(&self, out: &mut Exposition<'_>) -> fmt::Result {
@@ -348,6 +384,12 @@ impl Exposition<'_> {
     fn gauge(&mut self, name: &str, help: &str, value: usize) -> fmt::Result {
         let name = format!("{PREFIX}{name}");
         self.0.encode_descriptor(&name, help, None, MetricType::Gauge)?.encode_gauge(&value)
+    }
+
+    fn seconds(&mut self, name: &str, help: &str, value: Duration) -> fmt::Result {
+        let name = format!("{PREFIX}{name}");
+        let mut metric = self.0.encode_descriptor(&name, help, None, MetricType::Gauge)?;
+        metric.encode_gauge(&value.as_secs_f64())
     }
 
     fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::broker::UserChange;
 use crate::config::{Announce, Chat};
 use crate::error::PublishError;
 use crate::hook::Change;
@@ -14,7 +15,7 @@ use crate::hub::Inner;
 use crate::message::Message;
 use crate::protocol::chat;
 use crate::registry::Presence;
-use crate::ring::Audience;
+use crate::ring::{Audience, Load};
 use crate::user::UserId;
 
 /// Whether so many users are present that they are counted rather than announced.
@@ -92,6 +93,9 @@ impl Unsettled {
                     return announced;
                 }
             }
+            if let Some(broker) = &hub.broker {
+                broker.ledger.note_user(user);
+            }
             hub.notice(change);
         }
     }
@@ -128,15 +132,55 @@ impl Inner {
         if !self.crowd.announces() {
             return Told::Counted;
         }
+        if self.broker.is_some() {
+            // Only all nodes together know whether there is anything to tell.
+            return Told::Counted;
+        }
         let present = self.registry.present_users();
         if self.crowd.is_crowded(present) {
             self.crowd.is_count_due.store(true, Ordering::Relaxed);
             return Told::Counted;
         }
-        match self.tell(&message(present), Audience::Chat, None) {
-            Err(PublishError::Overloaded) => Told::Refused,
+        match self.tell(&message(present), Audience::Chat, None).now() {
+            Ok(Err(PublishError::Overloaded)) => Told::Refused,
             // A hub that closes has no one left to tell.
             Ok(_) | Err(_) => Told::Announced,
+        }
+    }
+
+    /// Users present on all nodes, as far as this one knows.
+    pub(crate) fn present_users(&self) -> usize {
+        self.broker
+            .as_ref()
+            .map_or_else(|| self.registry.present_users(), |broker| broker.ledger.present())
+    }
+
+    /// Tells all that a user came to the first node, or left the last.
+    pub(crate) fn tell_turn(&self, change: &UserChange, present: usize) {
+        if !self.crowd.announces() {
+            return;
+        }
+        if self.crowd.is_crowded(present) {
+            self.crowd.is_count_due.store(true, Ordering::Relaxed);
+            return;
+        }
+        let UserChange { user, name, connections, .. } = change;
+        let tell = if connections.is_some() { chat::joined } else { chat::left };
+        if let Ok(Err(_)) = self.tell(&tell(user, name, present), Audience::Chat, None).now() {
+            self.stats.presence_dropped();
+        }
+    }
+
+    /// Tells a user alone that it is here, which others know already.
+    pub(crate) fn tell_alone(&self, change: &UserChange, present: usize) {
+        if !self.crowd.announces() {
+            return;
+        }
+        let UserChange { user, name, .. } = change;
+        let message = chat::joined(user, name, present);
+        let room = self.ring.reserve(message.len(), None);
+        if let Some((room, targets)) = room.zip(self.registry.targets(user)) {
+            self.send(room, Load::Unicast(targets, message));
         }
     }
 
@@ -155,7 +199,8 @@ impl Inner {
             return;
         }
         crowd.is_count_due.store(false, Ordering::Relaxed);
-        if self.tell(&chat::count(self.registry.present_users()), Audience::Chat, None).is_err() {
+        let count = chat::count(self.present_users());
+        if let Ok(Err(_)) = self.tell(&count, Audience::Chat, None).now() {
             crowd.is_count_due.store(true, Ordering::Relaxed);
         }
     }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::task::{Poll, ready};
 
 use self::wait::Waiting;
+use crate::client::Given;
 use crate::clock::Millis;
 use crate::close::CloseReason;
 use crate::connection::Connection;
@@ -35,11 +36,17 @@ enum Step {
     /// The peer is gone.
     End,
     /// Something lacks what it needs.
-    Pause(Waiting),
+    Pause(Box<Waiting>),
     /// All input is used up.
     Wait,
     /// The turn is over, not the input.
     Yield,
+}
+
+impl Step {
+    fn pause(waiting: Waiting) -> Self {
+        Self::Pause(Box::new(waiting))
+    }
 }
 
 impl Reader {
@@ -76,7 +83,7 @@ impl Reader {
                 Step::End => return,
                 // Boxed, as every connection's task would else hold room for this rare wait.
                 Step::Pause(waiting) => {
-                    Box::pin(self.dialog.wait(waiting)).await;
+                    Box::pin(self.dialog.wait(*waiting)).await;
                     self.account();
                 }
                 Step::Wait => {}
@@ -245,7 +252,7 @@ impl Dialog {
                 self.react(reaction)
             }
             (Speaker::Client(_), Received::Text(frame)) => {
-                self.command(None, frame, false).map(Step::Pause)
+                self.command(Given::default(), frame, false).map(Step::pause)
             }
             (Speaker::Client(_), Received::Binary(_)) => {
                 self.close(&CloseReason::BAD_REQUEST);
@@ -260,7 +267,7 @@ impl Dialog {
             Reaction::Broadcast(message) | Reaction::Reply(message) if message.len() > max => {
                 self.close(&CloseReason::MESSAGE_TOO_BIG);
             }
-            Reaction::Broadcast(message) => return self.say(message).map(Step::Pause),
+            Reaction::Broadcast(message) => return self.say(message).map(Step::pause),
             Reaction::Close(reason) => self.close(&reason),
             Reaction::Ignore => {}
             Reaction::Refuse(message) => self.refuse(&message),

@@ -112,6 +112,22 @@ impl Registry {
         self.present.load(Ordering::Relaxed)
     }
 
+    /// The name and the connections of a user that counts as present, and is not about to be told so.
+    pub(crate) fn presence(&self, user: &UserId) -> Option<(Arc<str>, usize)> {
+        let users = self.bucket(user).users.load();
+        let record = users.get(user).filter(|record| record.announced)?;
+        Some((record.name.clone(), record.connections.as_slice().len()))
+    }
+
+    /// Those users, a bucket's at a time.
+    pub(crate) fn users(&self) -> impl Iterator<Item = Vec<UserId>> + '_ {
+        self.buckets.iter().map(|bucket| {
+            let users = bucket.users.load();
+            let here = users.0.iter().filter(|(_, record)| !record.is_gone());
+            here.map(|(user, _)| user.clone()).collect()
+        })
+    }
+
     /// Adds a connection to its user.
     pub fn connect(&self, user: &UserId, name: &Arc<str>, connection: ConnectionId) -> Duty {
         let mut bucket = self.bucket(user).change();

@@ -68,13 +68,7 @@ impl Ring {
     /// A ring that admits at most so many entries and bytes; both are checked configuration.
     pub(crate) fn new(max_entries: usize, max_bytes: usize) -> Self {
         let (sender, _) = broadcast::channel(max_entries + 1);
-        let room = Room {
-            max: Cost { entries: max_entries as u64, bytes: max_bytes as u64 },
-            taken: AtomicU64::new(0),
-            waiting: AtomicUsize::new(0),
-            freed: Notify::new(),
-        };
-        Self { sender, room: Arc::new(room), admitted: AtomicU64::new(0) }
+        Self { sender, room: Room::new(max_entries, max_bytes), admitted: AtomicU64::new(0) }
     }
 
     /// A shard's side; sees what is sent from now on.
@@ -90,36 +84,17 @@ impl Ring {
         payload: usize,
         share: Option<&Arc<Share>>,
     ) -> Option<Reservation> {
-        let cost = Cost::of(payload);
-        if let Some(share) = share
-            && !cost.take(&share.0, self.room.max.quarter())
-        {
-            return None;
-        }
-        // However many connections flood, the API, presence and probes find a quarter.
-        let max = if share.is_some() { self.room.max.without_quarter() } else { self.room.max };
-        let share = share.cloned();
-        if !cost.take(&self.room.taken, max) {
-            if let Some(share) = share {
-                cost.give_back(&share.0);
-            }
-            return None;
-        }
-        Some(Reservation { cost, room: self.room.clone(), share })
+        self.room.reserve(payload, share)
     }
 
-    /// Resolves when room was given back since it was made; make it before trying to reserve.
-    pub(crate) fn freed(&self) -> Freed<'_> {
-        self.room.waiting.fetch_add(1, Ordering::SeqCst);
-        Freed { room: &self.room, notified: Box::pin(self.room.freed.notified()) }
+    /// What may wait in the ring.
+    pub(crate) fn room(&self) -> &Arc<Room> {
+        &self.room
     }
 
     /// Resolves when nothing is reserved.
     pub(crate) async fn empty(&self) {
-        let mut freed = self.freed();
-        while self.taken().0 > 0 {
-            freed.wait().await;
-        }
+        self.room.empty().await;
     }
 
     /// Sends what has been admitted to every shard; wakes the parked ones.
@@ -137,7 +112,73 @@ impl Ring {
 
     /// Entries and bytes that are reserved now.
     pub(crate) fn taken(&self) -> (u64, u64) {
-        let taken = Cost::unpack(self.room.taken.load(Ordering::SeqCst));
+        self.room.taken()
+    }
+}
+
+impl Room {
+    /// Room for so many entries and bytes.
+    pub(crate) fn new(max_entries: usize, max_bytes: usize) -> Arc<Self> {
+        Arc::new(Self {
+            max: Cost { entries: max_entries as u64, bytes: max_bytes as u64 },
+            taken: AtomicU64::new(0),
+            waiting: AtomicUsize::new(0),
+            freed: Notify::new(),
+        })
+    }
+
+    /// See [`Ring::reserve`].
+    pub(crate) fn reserve(
+        self: &Arc<Self>,
+        payload: usize,
+        share: Option<&Arc<Share>>,
+    ) -> Option<Reservation> {
+        let cost = Cost::of(payload);
+        if let Some(share) = share
+            && !cost.take(&share.0, self.max.quarter())
+        {
+            return None;
+        }
+        // However many connections flood, the API, presence and probes find a quarter.
+        let max = if share.is_some() { self.max.without_quarter() } else { self.max };
+        let share = share.cloned();
+        if !cost.take(&self.taken, max) {
+            if let Some(share) = share {
+                cost.give_back(&share.0);
+            }
+            return None;
+        }
+        Some(Reservation { cost, room: self.clone(), share })
+    }
+
+    /// Resolves when room was given back since it was made; make it before trying to reserve.
+    pub(crate) fn freed(&self) -> Freed<'_> {
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        Freed { room: self, notified: Box::pin(self.freed.notified()) }
+    }
+
+    /// Takes room for one payload, once there is some.
+    pub(crate) async fn wait(self: &Arc<Self>, payload: usize) -> Reservation {
+        let mut freed = self.freed();
+        loop {
+            match self.reserve(payload, None) {
+                Some(reservation) => return reservation,
+                None => freed.wait().await,
+            }
+        }
+    }
+
+    /// Resolves when nothing is reserved.
+    pub(crate) async fn empty(&self) {
+        let mut freed = self.freed();
+        while self.taken().0 > 0 {
+            freed.wait().await;
+        }
+    }
+
+    /// Entries and bytes that are reserved now.
+    pub(crate) fn taken(&self) -> (u64, u64) {
+        let taken = Cost::unpack(self.taken.load(Ordering::SeqCst));
         (taken.entries, taken.bytes)
     }
 }
@@ -236,8 +277,9 @@ impl Probe {
     }
 }
 
+/// What may be reserved, and what is.
 #[derive(Debug)]
-struct Room {
+pub(crate) struct Room {
     max: Cost,
     taken: AtomicU64,
     waiting: AtomicUsize,
@@ -369,7 +411,7 @@ mod tests {
     async fn a_waiter_learns_of_freed_room() {
         let ring = Ring::new(1, 1 << 20);
         let held = ring.reserve(0, None);
-        let mut freed = ring.freed();
+        let mut freed = ring.room().freed();
         assert!(ring.reserve(0, None).is_none());
         drop(held);
         freed.wait().await;

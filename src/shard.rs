@@ -354,10 +354,12 @@ impl Shard {
         self.hub.chatting.fetch_add(usize::from(is_chat), Ordering::SeqCst);
         let Some(Identity { user, name, .. }) = connection.identity() else { return };
         let duty = self.hub.registry.connect(user, name, connection.id);
+        self.hub.note_user(user);
         let settle = || self.unsettled.borrow_mut().settle(&self.hub, user);
-        let was_announced = duty == Duty::Settle && settle();
+        // With a broker a user's first connection is told of by all nodes, or alone once they have said.
+        let was_announced = duty == Duty::Settle && (settle() || self.hub.broker.is_some());
         if is_chat && self.hub.crowd.announces() && !was_announced {
-            let count = self.hub.registry.present_users();
+            let count = self.hub.present_users();
             self.reply(connection, &chat::joined(user, name, count));
         }
     }
@@ -404,7 +406,9 @@ impl Shard {
             self.hub.chatting.fetch_sub(usize::from(is_chat), Ordering::SeqCst);
         }
         let Some(Identity { user, .. }) = connection.identity() else { return true };
-        if self.hub.registry.disconnect(user, connection.id) == Duty::Settle {
+        let duty = self.hub.registry.disconnect(user, connection.id);
+        self.hub.note_user(user);
+        if duty == Duty::Settle {
             self.unsettled.borrow_mut().settle(&self.hub, user);
         }
         tracing::debug!(%user, code, "connection closed");

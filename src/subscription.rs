@@ -10,6 +10,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use serde::{Deserialize, Serialize};
+
 pub(crate) use terms::{Terms, Who};
 
 use crate::channel::history::{Position, Unrecoverable};
@@ -57,6 +59,8 @@ pub(crate) struct Entered {
 /// Why nothing was subscribed to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SubscribeError {
+    /// The channel does not have yet what its stream has: wait for that, and try again.
+    Behind,
     /// It asked for that rather than a subscription that lacks something.
     Unrecoverable,
     /// A limit of the channel, its namespace or the node.
@@ -67,6 +71,7 @@ impl SubscribeError {
     /// What it means, and what to do.
     pub(crate) fn advice(self) -> &'static str {
         match self {
+            Self::Behind => "the broker does not answer; try again",
             Self::Unrecoverable => {
                 "the position cannot be recovered; subscribe without recover_since"
             }
@@ -80,6 +85,7 @@ impl SubscribeError {
 impl From<SubscribeError> for centrifuge::Error {
     fn from(error: SubscribeError) -> Self {
         match error {
+            SubscribeError::Behind => Self::INTERNAL,
             SubscribeError::LimitExceeded => Self::LIMIT_EXCEEDED,
             SubscribeError::Unrecoverable => Self::UNRECOVERABLE_POSITION,
         }
@@ -93,7 +99,7 @@ impl From<TooManyChannels> for SubscribeError {
 }
 
 /// What a new subscriber is to be brought, and what is to be done if it cannot have that.
-#[derive(Debug)]
+#[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct Recover {
     /// Where it was, if it asks for what it missed.
     pub(crate) from: Option<Position>,
@@ -124,6 +130,9 @@ impl Shard {
             if !has_room || (max > 0 && state.subscribers() >= max) {
                 return Err(SubscribeError::LimitExceeded);
             }
+            if !self.hub.is_current(channel, state, recover.from.as_ref()) {
+                return Err(SubscribeError::Behind);
+            }
             let recovered = recovered(state, namespace.recovery, recover);
             if recover.or_refuse && matches!(recovered, Some(Err(_))) {
                 return Err(SubscribeError::Unrecoverable);
@@ -136,7 +145,9 @@ impl Shard {
             if let (true, Some(info)) = (namespace.counts_presence(), info) {
                 let info = Arc::new(info);
                 let is_first = state.enter(info.clone());
-                if namespace.join_leave == JoinLeave::Client || is_first {
+                if let Some(broker) = &self.hub.broker {
+                    broker.ledger.note_client(&channel.name, &info.client.as_str().into());
+                } else if namespace.join_leave == JoinLeave::Client || is_first {
                     self.announce(room, channel, state, Change::Join, info);
                 }
             }
@@ -281,7 +292,9 @@ impl Shard {
             }
             let Some((namespace, who)) = namespace.zip(connection.who()) else { return };
             let Some((info, is_last)) = state.leave(&who.client) else { return };
-            if namespace.join_leave == JoinLeave::Client || is_last {
+            if let Some(broker) = &self.hub.broker {
+                broker.ledger.note_client(&channel.name, &who.client);
+            } else if namespace.join_leave == JoinLeave::Client || is_last {
                 self.announce(room, channel, state, Change::Leave, info);
             }
         });

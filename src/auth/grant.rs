@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
-use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{TokenError, Verifier, numeric_date, subject};
@@ -84,7 +84,7 @@ fn personal_channel(auth: &Auth, user: &UserId) -> Option<String> {
 }
 
 /// What a token says of one subscription.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default)]
 pub(crate) struct SubscriptionOptions {
     /// What others see of the connection on that channel.

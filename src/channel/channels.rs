@@ -5,11 +5,15 @@ use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
 
 use super::history::{History, Position, Window};
+use super::mirror::Mirror;
 use super::publication::Publication;
 use super::{Channel, ChannelId, State, lock};
+use crate::broker::agenda::Agenda;
 
 /// Every channel of this node, by name.
 #[derive(Debug)]
@@ -24,6 +28,8 @@ pub(crate) struct Channels {
     max: usize,
     max_remembered: usize,
     next_swept: AtomicUsize,
+    /// Where it is noted which channels come and go, if they follow streams at a broker.
+    followed: Option<Arc<Agenda<Arc<str>>>>,
 }
 
 /// Channels whose names hash alike.
@@ -53,7 +59,13 @@ impl Channels {
             max,
             max_remembered,
             next_swept: AtomicUsize::new(0),
+            followed: None,
         }
+    }
+
+    /// The same, of channels that follow streams at a broker: each that comes or goes is noted.
+    pub(crate) fn following(self, followed: Arc<Agenda<Arc<str>>>) -> Self {
+        Self { followed: Some(followed), ..self }
     }
 
     /// Channels that are there now.
@@ -141,7 +153,7 @@ impl Channels {
         let mut state = channel.lock();
         work(&mut state);
         state.subscribers -= 1;
-        state.kept_until = now + channel.window.ttl;
+        state.kept_until = now + if state.mirror.is_some() { LINGER } else { channel.window.ttl };
         self.subscriptions.fetch_sub(1, Ordering::Relaxed);
         drop(state);
         self.tidy(&mut bucket, channel, now);
@@ -169,6 +181,53 @@ impl Channels {
         publication
     }
 
+    /// Gives a publication its place that has one already: the next of the stream that the channel
+    /// follows, or none.
+    pub(crate) fn take(
+        &self,
+        channel: &Channel,
+        state: &mut State,
+        publication: Publication,
+        age: Duration,
+    ) -> Arc<Publication> {
+        let publication = Arc::new(publication.on(&channel.name));
+        if publication.offset > 0 {
+            let before = state.history.bytes();
+            let elsewhere = self.remembered().saturating_sub(before);
+            let max_bytes = self.max_remembered.saturating_sub(elsewhere);
+            let Window { size, ttl } = channel.window;
+            let window = Window { size, ttl: ttl.saturating_sub(age) };
+            state.history.append(&publication, window, max_bytes, Instant::now());
+            self.note_remembered(before, state.history.bytes());
+        }
+        publication
+    }
+
+    /// Has a channel that follows a stream go on from a place in it.
+    pub(crate) fn begin(&self, state: &mut State, position: Position) {
+        self.note_remembered(state.history.bytes(), 0);
+        state.history = History::at(position);
+    }
+
+    /// Has a channel follow its stream, for a while also without subscribers; what is returned resolves
+    /// once it has caught up, unless it has already.
+    pub(crate) fn follow(
+        &self,
+        name: &str,
+        window: Window,
+    ) -> Result<Option<oneshot::Receiver<()>>, TooManyChannels> {
+        self.with_new(name, window, |_, state| {
+            state.kept_until = Instant::now() + LINGER;
+            let mirror = state.mirror.as_mut().filter(|mirror| !mirror.is_current());
+            mirror.map(|mirror| mirror.caught_up())
+        })
+    }
+
+    /// Every channel that is there.
+    pub(crate) fn names(&self) -> impl Iterator<Item = Vec<Arc<str>>> + '_ {
+        self.buckets.iter().map(|bucket| lock(bucket).channels.keys().cloned().collect())
+    }
+
     /// Has a channel forget its publications; its position stays. False if it is not there.
     pub(crate) fn clear(&self, name: &str) -> bool {
         let cleared = self.with(name, |_, state| {
@@ -185,7 +244,8 @@ impl Channels {
             let next = self.next_swept.fetch_add(1, Ordering::Relaxed);
             let mut bucket = lock(&self.buckets[next % BUCKETS]);
             let channels: Vec<_> = bucket.channels.values().cloned().collect();
-            for channel in channels.iter().filter(|channel| channel.window.is_open()) {
+            let may_linger = |it: &&Arc<Channel>| self.followed.is_some() || it.window.is_open();
+            for channel in channels.iter().filter(may_linger) {
                 self.tidy(&mut bucket, channel, now);
             }
         }
@@ -196,13 +256,31 @@ impl Channels {
         let mut state = channel.lock();
         self.expire(&mut state, now);
         let is_published_to = state.history.next_offset() > 1;
-        let keeps_position = is_published_to && now < state.kept_until;
-        let is_of_use = state.subscribers > 0 || state.history.bytes() > 0 || keeps_position;
+        let is_of_use = match state.mirror {
+            // What it remembers the broker has too.
+            Some(_) => state.subscribers > 0 || now < state.kept_until,
+            None => {
+                let keeps_position = is_published_to && now < state.kept_until;
+                state.subscribers > 0 || state.history.bytes() > 0 || keeps_position
+            }
+        };
         if !is_of_use && !state.is_gone {
             state.is_gone = true;
+            if let Some(mirror) = &mut state.mirror {
+                // Whoever waits for it must look the name up again.
+                **mirror = Mirror::default();
+            }
+            self.note_remembered(state.history.bytes(), 0);
             bucket.channels.remove(&channel.name);
             bucket.forgotten += u64::from(is_published_to);
             self.count.fetch_sub(1, Ordering::Relaxed);
+            self.note_followed(&channel.name);
+        }
+    }
+
+    fn note_followed(&self, name: &Arc<str>) {
+        if let Some(followed) = &self.followed {
+            followed.add(name.clone());
         }
     }
 
@@ -246,8 +324,12 @@ impl Channels {
         }
         let id = ChannelId(self.next_id.fetch_add(1, Ordering::Relaxed));
         let epoch = format!("{:08x}", self.hasher.hash_one((name, bucket.forgotten)) as u32);
-        let channel = Arc::new(Channel::new(id, name, window, History::new(epoch.into())));
+        let mirror = self.followed.is_some().then(Box::<Mirror>::default);
+        let linger = if mirror.is_some() { LINGER } else { Duration::ZERO };
+        let history = History::new(epoch.into());
+        let channel = Arc::new(Channel::new(id, name, window, history, (mirror, linger)));
         bucket.channels.insert(channel.name.clone(), channel.clone());
+        self.note_followed(&channel.name);
         Ok(channel)
     }
 
@@ -255,6 +337,10 @@ impl Channels {
         &self.buckets[self.hasher.hash_one(name) as usize % BUCKETS]
     }
 }
+
+/// How long a channel that follows its stream goes on without subscribers: for who subscribes once it
+/// has caught up, and for who comes back.
+const LINGER: Duration = Duration::from_secs(10);
 
 /// Enough that two threads seldom meet in one.
 const BUCKETS: usize = 1024;
@@ -264,8 +350,6 @@ const SWEPT_BUCKETS: usize = 8;
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::ring::ENTRY_BYTES;
 

@@ -7,11 +7,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 use super::publication::Publication;
 use crate::ring::ENTRY_BYTES;
 
 /// A place in a channel's stream: after the publication of that offset.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub(crate) struct Position {
     pub(crate) offset: u64,
     /// Which stream is meant; a reader that names none means whichever there is.
@@ -76,6 +78,16 @@ impl History {
     /// An empty stream.
     pub(crate) fn new(epoch: Arc<str>) -> Self {
         Self { top: 0, epoch, kept: VecDeque::new(), bytes: 0 }
+    }
+
+    /// A stream that stands at a position, and of which nothing up to there is kept.
+    pub(crate) fn at(position: Position) -> Self {
+        Self { top: position.offset, ..Self::new(position.epoch) }
+    }
+
+    /// Which stream it is.
+    pub(crate) fn epoch(&self) -> &Arc<str> {
+        &self.epoch
     }
 
     /// Where the stream stands.

@@ -6,15 +6,18 @@
 
 mod channels;
 pub(crate) mod history;
+pub(crate) mod mirror;
 pub(crate) mod post;
 mod presence;
 pub(crate) mod publication;
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 pub(crate) use channels::{Channels, TooManyChannels};
 use history::{History, Window};
+use mirror::Mirror;
 use presence::Presence;
 
 use crate::protocol::centrifuge::ClientInfo;
@@ -41,6 +44,8 @@ pub(crate) struct State {
     subscribers: usize,
     /// Until when its position is worth keeping once nobody is subscribed.
     kept_until: Instant,
+    /// How it stands to its stream at the broker, if there is one.
+    pub(crate) mirror: Option<Box<Mirror>>,
     /// Who is subscribed; where the namespace says so.
     presence: Option<Box<Presence>>,
     /// Set once the map has let go of it: whoever still holds it must look the name up again.
@@ -48,12 +53,20 @@ pub(crate) struct State {
 }
 
 impl Channel {
-    fn new(id: ChannelId, name: &str, window: Window, history: History) -> Self {
+    /// A channel that is of use for at least so long.
+    fn new(
+        id: ChannelId,
+        name: &str,
+        window: Window,
+        history: History,
+        (mirror, linger): (Option<Box<Mirror>>, Duration),
+    ) -> Self {
         let state = State {
             history,
+            mirror,
             sequence: 0,
             subscribers: 0,
-            kept_until: Instant::now(),
+            kept_until: Instant::now() + linger,
             presence: None,
             is_gone: false,
         };
@@ -87,6 +100,16 @@ impl State {
         self.presence.as_mut()?.leave(client)
     }
 
+    /// A connection that is there.
+    pub(crate) fn client(&self, client: &str) -> Option<Arc<ClientInfo>> {
+        self.presence.as_ref()?.client(client).cloned()
+    }
+
+    /// Connections of a user that are there.
+    pub(crate) fn connections_of(&self, user: &str) -> usize {
+        self.presence.as_ref().map_or(0, |presence| presence.connections_of(user))
+    }
+
     /// Who is there.
     pub(crate) fn present(&self) -> impl Iterator<Item = &Arc<ClientInfo>> {
         self.presence.iter().flat_map(|presence| presence.clients())
@@ -108,6 +131,12 @@ impl State {
         self.sequence += 1;
         self.sequence
     }
+}
+
+/// How many connections and users these are, all anonymous users being one.
+pub(crate) fn counts(present: &[Arc<ClientInfo>]) -> (usize, usize) {
+    let users: HashSet<_> = present.iter().map(|info| &*info.user).collect();
+    (present.len(), users.len())
 }
 
 /// A panic under one of these locks leaves a step undone, but nothing half written.

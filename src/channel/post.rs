@@ -24,6 +24,8 @@ pub(crate) struct Post {
 pub(crate) enum Content {
     /// For those who hear of joins and leaves.
     Announcement(Arc<Announcement>),
+    /// Nothing: shows by its number that something before it never came.
+    Nothing,
     Publication(Arc<Publication>, Frames),
 }
 
@@ -61,6 +63,7 @@ impl Post {
             Content::Publication(publication, frames) => {
                 Some(frames.encoded(publication, encoding))
             }
+            Content::Nothing => None,
             Content::Announcement(announcement) => {
                 let hears = hears_join_leave && encoding == Encoding::Centrifuge;
                 hears.then(|| announcement.encoded())
@@ -73,6 +76,7 @@ impl Post {
         match &self.content {
             Content::Publication(publication, _) => publication.size(),
             Content::Announcement(announcement) => announcement.info.size(),
+            Content::Nothing => 0,
         }
     }
 }

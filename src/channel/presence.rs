@@ -38,6 +38,16 @@ impl Presence {
         self.clients.values()
     }
 
+    /// A connection, if it is noted.
+    pub(crate) fn client(&self, client: &str) -> Option<&Arc<ClientInfo>> {
+        self.clients.get(client)
+    }
+
+    /// Connections of a user.
+    pub(crate) fn connections_of(&self, user: &str) -> usize {
+        self.users.get(user).copied().unwrap_or(0)
+    }
+
     /// How many users there are, all anonymous ones being one.
     pub(crate) fn users(&self) -> usize {
         self.users.len()

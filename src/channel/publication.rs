@@ -41,6 +41,11 @@ impl Publication {
         }
     }
 
+    /// The same, whose place is known, of a channel.
+    pub(crate) fn on(self, channel: &Arc<str>) -> Self {
+        Self { channel: channel.clone(), ..self }
+    }
+
     /// The same at its place in a channel's stream.
     pub(crate) fn at(self, channel: &Arc<str>, Position { offset, epoch }: Position) -> Self {
         Self { channel: channel.clone(), offset, epoch, ..self }

@@ -16,7 +16,7 @@ impl Call<'_> {
         user: Option<&UserId>,
         act: Act<'_>,
     ) -> Result<Option<Consent>, Refusal> {
-        if let Some(answer) = &self.answer {
+        if let Some(answer) = &self.given.answer {
             return Ok(answer.clone()?);
         }
         let Some(application) = &self.shard.hub.application else { return Ok(None) };
@@ -33,7 +33,7 @@ impl Call<'_> {
             Some(Consent { data: Some(data), .. }) => Ok(format!(r#"{{"data":{}}}"#, data.get())),
             Some(_) => Ok("{}".to_owned()),
             // It was asked, and failed to answer.
-            None if self.answer.is_some() => Err(Error::INTERNAL.into()),
+            None if self.given.answer.is_some() => Err(Error::INTERNAL.into()),
             None => Err(Error::NOT_AVAILABLE.into()),
         }
     }

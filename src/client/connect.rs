@@ -24,7 +24,15 @@ impl Call<'_> {
         let ConnectionGrant { user, expires, info, subs } = grant;
         // Looked at first, as a peer that is refused must not have come in.
         for channel in subs.keys() {
-            self.namespace(channel)?;
+            let window = self.namespace(channel)?.window();
+            if hub.broker.is_some() && matches!(hub.channels.follow(channel, window), Ok(Some(_))) {
+                return Err(Refusal::Behind(channel.clone()));
+            }
+        }
+        if let Some(user) =
+            user.as_ref().filter(|_| hub.broker.is_some() && !self.given.is_expected)
+        {
+            return Err(Refusal::Unexpected(user.clone()));
         }
         let who =
             Who { client: self.client.clone(), user: user.clone(), info, ends: welcome.expires };

@@ -8,6 +8,7 @@ mod subscribe;
 pub(crate) use connect::{REFRESH_GRACE, seconds_to};
 
 use std::fmt;
+use std::mem;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -18,9 +19,11 @@ use crate::error::PublishError;
 use crate::hook::{Act, Answer, Decision};
 use crate::hub::publish::Publish;
 use crate::message::Message;
-use crate::protocol::centrifuge::{self, Command, Denial, Error, Request};
+use crate::protocol::centrifuge::{self, ClientInfo, Command, Denial, Error, Request};
+use crate::receipt::Receipt;
 use crate::shard::Shard;
-use crate::subscription::{SubscribeError, Who};
+use crate::subscription::Who;
+use crate::user::UserId;
 
 /// Where commands are carried out.
 #[derive(Debug)]
@@ -29,8 +32,20 @@ pub(crate) struct Call<'a> {
     pub(crate) connection: &'a Rc<Connection>,
     /// What names the connection to others.
     pub(crate) client: &'a Arc<str>,
-    /// What the application said to the first command, if that has been asked.
+    pub(crate) given: Given,
+}
+
+/// What the first command was waiting for, and has been given.
+#[derive(Debug, Default)]
+pub(crate) struct Given {
+    /// What the application said to it.
     pub(crate) answer: Option<Answer>,
+    /// What became of its publish.
+    pub(crate) published: Option<Result<(), PublishError>>,
+    /// Whether its user is expected by the broker.
+    pub(crate) is_expected: bool,
+    /// Who is on its channel, on all nodes.
+    pub(crate) present: Option<Result<Vec<Arc<ClientInfo>>, PublishError>>,
 }
 
 /// What a frame of commands came to.
@@ -47,8 +62,8 @@ pub(crate) struct Outcome {
 pub(crate) struct Waiting {
     /// What the first of them lacks.
     pub(crate) lack: Lack,
-    /// What the application said to it before.
-    pub(crate) answer: Option<Answer>,
+    /// What it was given before.
+    pub(crate) given: Given,
     pub(crate) commands: String,
 }
 
@@ -56,8 +71,16 @@ pub(crate) struct Waiting {
 pub(crate) enum Lack {
     /// The application's answer.
     Answer(Decision),
+    /// What its channel's stream has.
+    Channel(String),
     /// Room in its connection's outbox for what it may answer.
     Outbox,
+    /// Who is on its channel, on all nodes.
+    Present(String),
+    /// The broker's answer to its publish.
+    Receipt(Receipt<()>),
+    /// That its user is expected by the broker.
+    User(UserId),
     /// Room in the ring for what it publishes.
     Ring,
 }
@@ -66,7 +89,11 @@ impl fmt::Debug for Lack {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Answer(_) => "Answer",
+            Self::Channel(_) => "Channel",
             Self::Outbox => "Outbox",
+            Self::Present(_) => "Present",
+            Self::Receipt(_) => "Receipt",
+            Self::User(_) => "User",
             Self::Ring => "Ring",
         })
     }
@@ -85,12 +112,20 @@ enum Turn {
 
 /// Why a command has no result.
 enum Refusal {
+    /// The channel does not have yet what its stream has.
+    Behind(String),
     Close(CloseReason),
     /// The application says so.
     Denied(Denial),
     Error(Error),
+    /// The broker is to say who is on that channel.
+    Present(String),
+    /// Its publish is under way.
+    Published(Receipt<()>),
     /// The application is to say first.
     Undecided(Decision),
+    /// The broker is to expect that user first.
+    Unexpected(UserId),
 }
 
 impl Call<'_> {
@@ -108,8 +143,8 @@ impl Call<'_> {
                 }
                 Turn::Wait(lack) => {
                     let rest: Vec<_> = [line].into_iter().chain(lines).collect();
-                    let (answer, commands) = (self.answer.take(), rest.join("\n"));
-                    outcome.waiting = Some(Waiting { lack, answer, commands });
+                    let (given, commands) = (mem::take(&mut self.given), rest.join("\n"));
+                    outcome.waiting = Some(Waiting { lack, given, commands });
                     break;
                 }
                 Turn::Close(reason) => {
@@ -118,7 +153,7 @@ impl Call<'_> {
                     return outcome;
                 }
             }
-            self.answer = None;
+            self.given = Given::default();
             is_last_try = false;
         }
         self.answer(replies);
@@ -139,7 +174,14 @@ impl Call<'_> {
                 Turn::Wait(Lack::Ring)
             }
             Err((id, Refusal::Error(it))) => reply(centrifuge::error(id, &it), it.is_of_sender()),
+            Err((_, Refusal::Behind(channel))) if !is_last_try => {
+                Turn::Wait(Lack::Channel(channel))
+            }
+            Err((id, Refusal::Behind(_))) => reply(centrifuge::error(id, &Error::INTERNAL), false),
+            Err((_, Refusal::Present(channel))) => Turn::Wait(Lack::Present(channel)),
+            Err((_, Refusal::Published(receipt))) => Turn::Wait(Lack::Receipt(receipt)),
             Err((_, Refusal::Undecided(decision))) => Turn::Wait(Lack::Answer(decision)),
+            Err((_, Refusal::Unexpected(user))) => Turn::Wait(Lack::User(user)),
         }
     }
 
@@ -203,6 +245,9 @@ impl Call<'_> {
     }
 
     fn publish(&self, who: &Who, publish: &centrifuge::Publish<'_>) -> Result<String, Refusal> {
+        if let Some(published) = self.given.published {
+            return Ok(published.map(|()| "{}".to_owned())?);
+        }
         let data = publish.data.ok_or(Error::BAD_REQUEST)?;
         let namespace = self.namespace(&publish.channel)?;
         // Looked at first, as what was agreed to is not to be refused.
@@ -218,12 +263,15 @@ impl Call<'_> {
         let act = Act::Publish { channel: &publish.channel, data };
         let rewritten = self.consent(who.user.as_ref(), act)?.and_then(|consent| consent.data);
         let data = rewritten.as_deref().unwrap_or(data);
-        self.shard.hub.post(Publish {
+        let publish = Publish {
             info: Some(Arc::new(info)),
             share: Some(self.connection.share()),
             ..Publish::new(&publish.channel, data.get().to_owned())
-        })?;
-        Ok("{}".to_owned())
+        };
+        match self.shard.hub.post(publish, None).now() {
+            Ok(published) => Ok(published.map(|_| "{}".to_owned())?),
+            Err(receipt) => Err(Refusal::Published(receipt.done())),
+        }
     }
 
     fn namespace(&self, channel: &str) -> Result<&Namespace, Error> {
@@ -258,13 +306,9 @@ impl From<PublishError> for Refusal {
             PublishError::TooLarge { .. } | PublishError::TooManyChannels => Error::LIMIT_EXCEEDED,
             PublishError::UnknownChannel => Error::UNKNOWN_CHANNEL,
             PublishError::NotJson => Error::BAD_REQUEST,
-            PublishError::Closed => Error::INTERNAL,
+            PublishError::Closed | PublishError::Unavailable | PublishError::Uncertain => {
+                Error::INTERNAL
+            }
         })
-    }
-}
-
-impl From<SubscribeError> for Refusal {
-    fn from(error: SubscribeError) -> Self {
-        Self::Error(error.into())
     }
 }

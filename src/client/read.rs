@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use super::{Call, Refusal};
-use crate::channel::State;
 use crate::channel::history::{Page, Position};
+use crate::channel::{State, counts};
 use crate::config::Switch;
-use crate::protocol::centrifuge::{self, Error};
+use crate::protocol::centrifuge::{self, ClientInfo, Error};
 use crate::ring::ENTRY_BYTES;
 use crate::subscription::RECOVERED_MAX;
 
@@ -32,10 +32,7 @@ impl Call<'_> {
 
     pub(super) fn presence(&self, channel: &str) -> Result<String, Refusal> {
         self.may_ask_who(channel)?;
-        // Others need the lock, so the answer is made after it.
-        let present = |state: &State| state.present().cloned().collect::<Vec<_>>();
-        let present = self.shard.hub.channels.with(channel, |_, state| present(state));
-        let present = present.ok_or(Error::INTERNAL)?;
+        let present = self.present(channel)?;
         let bytes: usize = present.iter().map(|info| info.size() + ENTRY_BYTES).sum();
         if bytes > self.shard.hub.config.limits.reply_bytes() {
             return Err(Error::LIMIT_EXCEEDED.into());
@@ -45,8 +42,26 @@ impl Call<'_> {
 
     pub(super) fn presence_stats(&self, channel: &str) -> Result<String, Refusal> {
         self.may_ask_who(channel)?;
+        if self.shard.hub.broker.is_some() {
+            return Ok(centrifuge::presence_stats_result(counts(&self.present(channel)?)));
+        }
         let counts = self.shard.hub.channels.with(channel, |_, state| state.counts());
         Ok(centrifuge::presence_stats_result(counts.unwrap_or_default()))
+    }
+
+    /// Who is on a channel, on all nodes.
+    fn present(&self, channel: &str) -> Result<Vec<Arc<ClientInfo>>, Refusal> {
+        match &self.given.present {
+            Some(present) => return Ok(present.clone()?),
+            None if self.shard.hub.broker.is_some() => {
+                return Err(Refusal::Present(channel.to_owned()));
+            }
+            None => {}
+        }
+        // Others need the lock, so the answer is made after it.
+        let present = |state: &State| state.present().cloned().collect::<Vec<_>>();
+        let present = self.shard.hub.channels.with(channel, |_, state| present(state));
+        Ok(present.ok_or(Error::INTERNAL)?)
     }
 
     fn may_ask_who(&self, channel: &str) -> Result<(), Refusal> {

@@ -15,7 +15,7 @@ use crate::config::Namespace;
 use crate::hook::Act;
 use crate::protocol::centrifuge::{self, Error, REJECT_UNRECOVERED};
 use crate::protocol::json::{self, is_zero};
-use crate::subscription::{Entered, Recover, Terms, Who};
+use crate::subscription::{Entered, Recover, SubscribeError, Terms, Who};
 
 impl Call<'_> {
     pub(super) fn subscribe(
@@ -147,7 +147,11 @@ impl Call<'_> {
         data: Option<&RawValue>,
         expires: Option<SystemTime>,
     ) -> Result<String, Refusal> {
-        let entered = self.shard.subscribe(self.connection, name, namespace, terms, recover)?;
+        let entered = self.shard.subscribe(self.connection, name, namespace, terms, recover);
+        let entered = entered.map_err(|error| match error {
+            SubscribeError::Behind => Refusal::Behind(name.to_owned()),
+            error => Refusal::Error(error.into()),
+        })?;
         let Entered { position, is_recoverable, recovered } = entered;
         let Position { offset, epoch } =
             if is_recoverable { position } else { Position::default() };

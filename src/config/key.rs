@@ -9,7 +9,7 @@ use jsonwebtoken::Algorithm;
 
 use super::choice::Choice;
 use super::value::{format_duration, format_size, parse_duration, parse_size};
-use super::{Config, HookCall, Secret, hook};
+use super::{Config, HookCall, Secret, broker, hook};
 
 /// One setting.
 #[derive(Debug)]
@@ -48,7 +48,8 @@ impl Key {
                 format!("a duration from {} to {}", format_duration(least), format_duration(most))
             }
             Kind::Origins(_) => ORIGINS.to_owned(),
-            Kind::Secret(_) => format!("at least {SECRET_BYTES_MIN} bytes of text"),
+            Kind::Secret(_, 1) => "text".to_owned(),
+            Kind::Secret(_, least) => format!("at least {least} bytes of text"),
             Kind::Size(_, range) => {
                 let (least, most) = (*range.start(), *range.end());
                 format!("a size from {} to {}", format_size(least), format_size(most))
@@ -68,7 +69,7 @@ impl Key {
 
     /// Whether its value must never be shown.
     pub fn is_secret(&self) -> bool {
-        matches!(self.kind, Kind::Secret(_))
+        matches!(self.kind, Kind::Secret(..))
     }
 
     /// The value in a configuration, as text; of a secret only whether there is one.
@@ -94,7 +95,7 @@ impl Key {
             Kind::Count(field, _) => field(&mut config).to_string(),
             Kind::Duration(field, _) => format_duration(*field(&mut config)),
             Kind::Origins(field) => or_none(Some(field(&mut config).join(", "))),
-            Kind::Secret(field) => {
+            Kind::Secret(field, _) => {
                 if field(&mut config).is_some() { "(set)" } else { "(not set)" }.to_owned()
             }
             Kind::Size(field, _) => format_size(*field(&mut config)),
@@ -124,7 +125,7 @@ impl Key {
             Kind::Origins(field) => {
                 store(field(config), Some(list(text).map(str::to_owned).collect()))
             }
-            Kind::Secret(field) => store(field(config), Some(Some(Secret::new(text)))),
+            Kind::Secret(field, _) => store(field(config), Some(Some(Secret::new(text)))),
             Kind::Size(field, _) => store(field(config), parse_size(text)),
             Kind::Text(field, _) => store(field(config), Some(trimmed.to_owned())),
         };
@@ -146,9 +147,9 @@ impl Key {
             }
             Kind::Duration(field, range) => range.contains(field(&mut config)),
             Kind::Origins(field) => field(&mut config).iter().all(|origin| is_origin(origin)),
-            Kind::Secret(field) => field(&mut config)
-                .as_ref()
-                .is_none_or(|secret| secret.expose().len() >= SECRET_BYTES_MIN),
+            Kind::Secret(field, least) => {
+                field(&mut config).as_ref().is_none_or(|secret| secret.expose().len() >= *least)
+            }
             Kind::Text(field, form) => (form.is_allowed)(field(&mut config)),
         }
     }
@@ -166,7 +167,7 @@ pub(super) enum Kind {
     Count(fn(&mut Config) -> &mut usize, RangeInclusive<usize>),
     Duration(fn(&mut Config) -> &mut Duration, RangeInclusive<Duration>),
     Origins(fn(&mut Config) -> &mut Vec<String>),
-    Secret(fn(&mut Config) -> &mut Option<Secret>),
+    Secret(fn(&mut Config) -> &mut Option<Secret>, usize),
     Size(fn(&mut Config) -> &mut usize, RangeInclusive<usize>),
     Text(fn(&mut Config) -> &mut String, Form),
 }
@@ -229,6 +230,22 @@ pub(super) const NAMESPACE_NAME: Form = Form {
     is_allowed: |name| name.is_empty() || is_namespace_name(name),
 };
 
+pub(super) const FILE: Form =
+    Form { allowed: "the path of a file, or nothing", is_allowed: |_| true };
+
+pub(super) const NAME: Form = Form {
+    allowed: "a name without blanks",
+    is_allowed: |name| !name.is_empty() && !name.contains(char::is_whitespace),
+};
+
+pub(super) const PREFIX: Form =
+    Form { allowed: "1 to 64 letters, digits, `-`, `_` and `.`", is_allowed: broker::is_prefix };
+
+pub(super) const REDIS_URL: Form = Form {
+    allowed: "URLs such as redis://127.0.0.1:6379 or rediss://user@example.com:6380/0",
+    is_allowed: broker::is_redis_url,
+};
+
 pub(super) const URL: Form = Form {
     allowed: "a URL such as https://example.com/hook, or nothing",
     is_allowed: |url| url.is_empty() || hook::is_url(url),
@@ -239,8 +256,8 @@ const ADDRESS: &str = "an address and port such as 127.0.0.1:8080, no host name"
 const ORIGINS: &str = "origins such as https://example.com or http://localhost:3000, in lower case, \
     without path; not *, which browsers refuse beside credentials";
 
-/// Bytes of the shortest secret: 128 bits, if they are random.
-const SECRET_BYTES_MIN: usize = 16;
+/// Bytes of the shortest secret that is ours: 128 bits, if they are random.
+pub(super) const SECRET_BYTES_MIN: usize = 16;
 
 /// What a shared secret can sign; asymmetric algorithms would take it for a public key.
 const HMAC: [Algorithm; 3] = [Algorithm::HS256, Algorithm::HS384, Algorithm::HS512];

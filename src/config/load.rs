@@ -108,13 +108,25 @@ impl Layers {
                 }
                 toml::Value::Table(keys) => {
                     for (key, value) in keys {
-                        self.set_in_file(path, None, &format!("{section}.{key}"), value);
+                        self.set_in_section(path, &format!("{section}.{key}"), value);
                     }
                 }
                 _ => self.faults.push(format!(
                     "{file}: {section} is not in a section; write [section] and key = value"
                 )),
             }
+        }
+    }
+
+    /// Sets a key, or those of a section within a section.
+    fn set_in_section(&mut self, path: &Path, name: &str, value: toml::Value) {
+        match value {
+            toml::Value::Table(keys) if Setting::is_section(name) => {
+                for (key, value) in keys {
+                    self.set_in_file(path, None, &format!("{name}.{key}"), value);
+                }
+            }
+            value => self.set_in_file(path, None, name, value),
         }
     }
 

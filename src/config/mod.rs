@@ -3,6 +3,7 @@
 //! [`Config`] is what the program needs; [`load`] builds it from a file, the environment and flags.
 //! docs/configuration.md lists the keys.
 
+mod broker;
 mod check;
 mod choice;
 mod hook;
@@ -18,6 +19,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+pub use broker::{Broker, BrokerKind, BrokerReady, Redis, RedisMode};
 pub use check::ConfigError;
 use choice::choice;
 pub use hook::{Hook, HookCall, OnFailure};
@@ -49,6 +51,8 @@ pub struct Config {
     pub drain: Drain,
     /// The application that decides and is told.
     pub hook: Hook,
+    /// How nodes meet.
+    pub broker: Broker,
     /// Where the server listens.
     pub server: Server,
     /// What is logged.
@@ -155,6 +159,9 @@ pub struct Heartbeat {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Limits {
+    /// Bytes that came from the broker and wait for room in the ring, each message counting 64 more; over
+    /// it the node connects anew, and reads what it lacks.
+    pub broker_bytes: usize,
     /// Bytes of a channel's name; over it error 107.
     pub channel_bytes: usize,
     /// Channels of this node; over it error 106.
@@ -303,6 +310,7 @@ impl Default for Heartbeat {
 impl Default for Limits {
     fn default() -> Self {
         Self {
+            broker_bytes: 64 << 20,
             channel_bytes: 255,
             channels: 1 << 20,
             close_timeout: Duration::from_secs(5),

@@ -35,6 +35,13 @@ impl Setting {
         Some(Self { key: key?, namespace: namespace.map(str::to_owned) })
     }
 
+    /// Whether keys lie within that.
+    pub(super) fn is_section(name: &str) -> bool {
+        let lies_within =
+            |key: &Key| key.name.strip_prefix(name).is_some_and(|rest| rest.starts_with('.'));
+        KEYS.iter().any(lies_within)
+    }
+
     /// What a variable sets. The name of a namespace is in lower case, unless one that is already
     /// there looks like the variable's when written as such.
     pub(super) fn find_variable(config: &Config, variable: &str) -> Option<Self> {

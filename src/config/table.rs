@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use super::key::{CHANNEL_NAME, FILTER, Key, Kind, NAMESPACE_NAME, URL};
+use super::key::{
+    CHANNEL_NAME, FILE, FILTER, Key, Kind, NAME, NAMESPACE_NAME, PREFIX, REDIS_URL,
+    SECRET_BYTES_MIN, URL,
+};
 
 /// Every key. Names in the environment, parsing, bounds, documentation and suggestions all derive
 /// from it.
@@ -30,7 +33,7 @@ pub(super) static KEYS: &[Key] = &[
     Key::new(
         "auth.hmac_secret",
         "The key of tokens. Without it the server does not start; under 32 bytes it warns (RFC 7518 section 3.2).",
-        Kind::Secret(|c| &mut c.auth.hmac_secret),
+        Kind::Secret(|c| &mut c.auth.hmac_secret, SECRET_BYTES_MIN),
     ),
     Key::new(
         "auth.algorithms",
@@ -55,7 +58,7 @@ pub(super) static KEYS: &[Key] = &[
     Key::new(
         "api.key",
         "What `X-API-Key` must carry. Without it the HTTP API is off.",
-        Kind::Secret(|c| &mut c.api.key),
+        Kind::Secret(|c| &mut c.api.key, SECRET_BYTES_MIN),
     ),
     Key::new(
         "channel.history_size",
@@ -178,6 +181,11 @@ pub(super) static KEYS: &[Key] = &[
         Kind::Duration(|c| &mut c.limits.publish_wait, MS..=MINUTE),
     ),
     Key::new(
+        "limits.broker_bytes",
+        "Bytes that came from the broker and wait for room in the ring, each message counting 64 more; over it the node connects anew, and reads what it lacks.",
+        Kind::Size(|c| &mut c.limits.broker_bytes, MIB..=1024 * GIB),
+    ),
+    Key::new(
         "limits.channels",
         "Channels of this node; over it error 106.",
         Kind::Count(|c| &mut c.limits.channels, 1..=1 << 24),
@@ -260,7 +268,7 @@ pub(super) static KEYS: &[Key] = &[
     Key::new(
         "hook.secret",
         "What those POSTs are signed with, by HMAC-SHA256. Must be set beside `hook.url`.",
-        Kind::Secret(|c| &mut c.hook.secret),
+        Kind::Secret(|c| &mut c.hook.secret, SECRET_BYTES_MIN),
     ),
     Key::new(
         "hook.calls",
@@ -287,11 +295,67 @@ pub(super) static KEYS: &[Key] = &[
         "Notices that wait until the application takes them; over it the oldest is dropped.",
         Kind::Count(|c| &mut c.hook.queue, 1..=1_000_000),
     ),
+    Key::new(
+        "broker.kind",
+        "What the nodes meet over. With `local` there is one.",
+        Kind::Choice(|c| &mut c.broker.kind),
+    ),
+    Key::new(
+        "broker.prefix",
+        "What the names begin with of all that is kept at the broker. Nodes with the same are one cluster, so that several may share a broker.",
+        Kind::Text(|c| &mut c.broker.prefix, PREFIX),
+    ),
+    Key::new(
+        "broker.ready",
+        "When a doubt about the broker makes `/ready` say no: once it lasts 10 s, or at once. `/ready?strict` always says no at once.",
+        Kind::Choice(|c| &mut c.broker.ready),
+    ),
+    Key::new(
+        "broker.timeout",
+        "How long a publish or a subscription waits for a broker that is not there, before error 100.",
+        Kind::Duration(|c| &mut c.broker.timeout, TENTH..=MINUTE),
+    ),
+    Key::new(
+        "broker.lease",
+        "How long a node that is gone without a word still counts: after that its users and connections leave, all at once.",
+        Kind::Duration(|c| &mut c.broker.lease, SECONDS_4..=HOUR),
+    ),
+    Key::new(
+        "broker.redis.url",
+        "Where the server is, with user and number of the database if it needs them; `rediss` is TLS. Of Sentinels or a cluster several, separated by commas.",
+        Kind::Text(|c| &mut c.broker.redis.url, REDIS_URL),
+    ),
+    Key::new(
+        "broker.redis.mode",
+        "What is there: one server, Sentinels that know which server is the primary, or a cluster.",
+        Kind::Choice(|c| &mut c.broker.redis.mode),
+    ),
+    Key::new(
+        "broker.redis.primary",
+        "What the Sentinels call the primary.",
+        Kind::Text(|c| &mut c.broker.redis.primary, NAME),
+    ),
+    Key::new(
+        "broker.redis.sentinel_password",
+        "The password of the Sentinels themselves, if they have one.",
+        Kind::Secret(|c| &mut c.broker.redis.sentinel_password, 1),
+    ),
+    Key::new(
+        "broker.redis.password",
+        "The password of that user.",
+        Kind::Secret(|c| &mut c.broker.redis.password, 1),
+    ),
+    Key::new(
+        "broker.redis.ca_file",
+        "Certificates to trust for TLS, as PEM, instead of the system's.",
+        Kind::Text(|c| &mut c.broker.redis.ca_file, FILE),
+    ),
 ];
 
 const MS: Duration = Duration::from_millis(1);
 const HUNDREDTH: Duration = Duration::from_millis(10);
 const TENTH: Duration = Duration::from_millis(100);
+const SECONDS_4: Duration = Duration::from_secs(4);
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(60 * 60);
 const DAYS_30: Duration = Duration::from_secs(30 * 24 * 60 * 60);

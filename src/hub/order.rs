@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use serde::{Deserialize, Serialize};
+
 use crate::auth::grant::SubscriptionOptions;
 use crate::client::{REFRESH_GRACE, seconds_to};
 use crate::close::{CloseReason, UnsubscribeReason};
@@ -15,7 +17,7 @@ use crate::hub::Inner;
 use crate::message::{Encoding, Message};
 use crate::protocol::centrifuge;
 use crate::registry::Targets;
-use crate::ring::{Load, Probe};
+use crate::ring::{Load, Probe, Reservation};
 use crate::shard::Shard;
 use crate::subscription::{Recover, SubscribeError, Terms};
 use crate::user::UserId;
@@ -31,7 +33,7 @@ pub(crate) struct Order {
 }
 
 /// Which of a user's connections are meant: all, unless more is said.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Deserialize, Serialize)]
 pub(crate) struct Whom {
     /// The one of that name alone.
     pub(crate) client: Option<String>,
@@ -40,8 +42,9 @@ pub(crate) struct Whom {
 }
 
 /// What is to be done.
-#[derive(Debug)]
+#[derive(Debug, Deserialize, Serialize)]
 pub(crate) enum Act {
+    #[serde(with = "close_reason")]
     Close(CloseReason),
     /// They expire at another time, or never.
     Refresh(Option<SystemTime>),
@@ -51,7 +54,7 @@ pub(crate) enum Act {
 }
 
 /// A subscription to be made.
-#[derive(Debug)]
+#[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct Subscribe {
     /// A channel whose namespace is known.
     pub(crate) channel: String,
@@ -83,6 +86,21 @@ impl Inner {
         if size > max {
             return Err(self.stats.refuse(PublishError::TooLarge { size, max }).into());
         }
+        if let Some(broker) = &self.broker {
+            return broker.order(self, user, whom, act).await;
+        }
+        let reservation = self.reserve(size, None).map_err(|error| self.stats.refuse(error))?;
+        self.order_here(reservation, user, whom, act).await
+    }
+
+    /// The same for connections of this node; the order has its turn when this is called.
+    pub(crate) fn order_here(
+        &self,
+        reservation: Reservation,
+        user: &UserId,
+        whom: Whom,
+        act: Act,
+    ) -> impl Future<Output = Result<usize, OrderError>> + use<> {
         let order = Arc::new(Order {
             whom,
             act,
@@ -90,17 +108,22 @@ impl Inner {
             obeyed: AtomicUsize::new(0),
             refused: Mutex::default(),
         });
-        let admitted = self.admit(size, None, || {
-            let targets = self.registry.targets(user)?;
-            Some((targets.as_slice().len(), Load::Order(targets, order.clone())))
-        });
-        if admitted.map_err(|error| self.stats.refuse(error))? == 0 {
-            return Ok(0);
+        let targets = self.registry.targets(user);
+        let is_given = targets.is_some();
+        if let Some(targets) = targets {
+            self.send(reservation, Load::Order(targets, order.clone()));
         }
-        let complete = tokio::time::timeout(PATIENCE, order.shards.complete()).await;
+        async move { if is_given { order.outcome().await } else { Ok(0) } }
+    }
+}
+
+impl Order {
+    /// What came of it, once every shard has carried it out.
+    async fn outcome(&self) -> Result<usize, OrderError> {
+        let complete = tokio::time::timeout(PATIENCE, self.shards.complete()).await;
         complete.map_err(|_| OrderError::Unanswered)?;
-        let obeyed = order.obeyed.load(Ordering::Relaxed);
-        match *order.refused.lock().unwrap_or_else(PoisonError::into_inner) {
+        let obeyed = self.obeyed.load(Ordering::Relaxed);
+        match *self.refused.lock().unwrap_or_else(PoisonError::into_inner) {
             Some(reason) => Err(OrderError::Refused { obeyed, reason }),
             None => Ok(obeyed),
         }
@@ -189,8 +212,16 @@ impl Whom {
 }
 
 impl Act {
+    /// The channel that it subscribes to.
+    pub(crate) fn subscribes_to(&self) -> Option<&str> {
+        match self {
+            Self::Subscribe(subscribe) => Some(&subscribe.channel),
+            _ => None,
+        }
+    }
+
     /// Bytes that it brings.
-    fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         match self {
             Self::Close(_) | Self::Refresh(_) => 0,
             Self::Unsubscribe(channel) => channel.len(),
@@ -203,5 +234,22 @@ impl Act {
     }
 }
 
+/// A close reason on its way to other nodes.
+mod close_reason {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use crate::close::CloseReason;
+
+    pub(super) fn serialize<S: Serializer>(it: &CloseReason, to: S) -> Result<S::Ok, S::Error> {
+        (it.code(), it.reason()).serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(it: D) -> Result<CloseReason, D::Error> {
+        let (code, reason) = <(u16, String)>::deserialize(it)?;
+        CloseReason::new(code, reason).map_err(D::Error::custom)
+    }
+}
+
 /// How long a shard may take; one that takes longer is not ready either.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);

@@ -16,6 +16,7 @@ use crate::error::PublishError;
 use crate::hub::Inner;
 use crate::message::Message;
 use crate::protocol::centrifuge::ClientInfo;
+use crate::receipt::Receipt;
 use crate::ring::{Audience, Load, Share};
 
 /// What became of a publish to a channel.
@@ -67,20 +68,35 @@ impl Inner {
         &self,
         publish: Publish<'_>,
         idempotency_key: Option<&str>,
-    ) -> Result<Published, PublishError> {
-        let published = match idempotency_key {
-            None => self.post(publish),
-            Some(key) => {
-                let channel = publish.channel;
-                self.answered.once(channel, key, Instant::now(), || self.post(publish))
-            }
-        };
-        published.map_err(|error| self.stats.refuse(error))
+    ) -> Receipt<Published> {
+        self.count_refusal(self.post(publish, idempotency_key))
     }
 
     /// A publish whose refusal is not yet the last word, so not counted.
-    pub(crate) fn post(&self, publish: Publish<'_>) -> Result<Published, PublishError> {
-        let Publish { channel, data, info, tags, skips_history, share } = publish;
+    pub(crate) fn post(
+        &self,
+        publish: Publish<'_>,
+        idempotency_key: Option<&str>,
+    ) -> Receipt<Published> {
+        let (channel, share) = (publish.channel, publish.share);
+        let (publication, window) = match self.judge(publish) {
+            Ok(judged) => judged,
+            Err(error) => return Receipt::known(Err(error)),
+        };
+        if let Some(broker) = &self.broker {
+            let remembered = (window, idempotency_key);
+            return broker.publish(self, channel, &publication, remembered, share);
+        }
+        let post = || self.post_here(channel, publication, window, share);
+        Receipt::known(match idempotency_key {
+            None => post(),
+            Some(key) => self.answered.once(channel, key, Instant::now(), post),
+        })
+    }
+
+    /// What is published, and how much is to be remembered of it.
+    fn judge(&self, publish: Publish<'_>) -> Result<(Publication, Window), PublishError> {
+        let Publish { channel, data, info, tags, skips_history, share: _ } = publish;
         let namespace = self.namespace(channel).map_err(|_| PublishError::UnknownChannel)?;
         let mut publication = Publication::new(data);
         (publication.info, publication.tags) = (info, tags);
@@ -88,7 +104,17 @@ impl Inner {
         if size > max {
             return Err(PublishError::TooLarge { size, max });
         }
-        let window = if skips_history { Window::default() } else { namespace.window() };
+        Ok((publication, if skips_history { Window::default() } else { namespace.window() }))
+    }
+
+    /// Publishes on this node, which is the only one.
+    fn post_here(
+        &self,
+        channel: &str,
+        publication: Publication,
+        window: Window,
+        share: Option<&Arc<Share>>,
+    ) -> Result<Published, PublishError> {
         if channel == &*self.chat {
             let message = Message::text_of(publication.data.clone());
             return self.broadcast_with(&message, Audience::Chat, || publication, window, share);
@@ -114,11 +140,14 @@ impl Inner {
         message: &Message,
         audience: Audience,
         share: Option<&Arc<Share>>,
-    ) -> Result<usize, PublishError> {
+    ) -> Receipt<usize> {
         let window = self.config.namespace(&self.chat).map(Namespace::window).unwrap_or_default();
+        if let Some(broker) = &self.broker {
+            return broker.tell(self, message, audience, window, share);
+        }
         let publication = || Publication::new(message.json().clone());
-        let published = self.broadcast_with(message, audience, publication, window, share)?;
-        Ok(published.connections)
+        let published = self.broadcast_with(message, audience, publication, window, share);
+        Receipt::known(published.map(|published| published.connections))
     }
 
     fn broadcast_with(

@@ -1,17 +1,18 @@
 //! What a reader does while something lacks: it reads no further, and tries again.
 
 use std::pin::pin;
+use std::sync::Arc;
 
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use super::{Dialog, Speaker};
-use crate::client::{self, Call, Lack};
+use crate::client::{self, Call, Given, Lack};
 use crate::config::Limits;
 use crate::error::PublishError;
 use crate::hook::{Act, Answer, Consent, Decision, Question, Refusal};
 use crate::message::Message;
-use crate::protocol::centrifuge::Error;
+use crate::protocol::centrifuge::{ClientInfo, Error};
 use crate::protocol::chat;
 use crate::ring::Audience;
 
@@ -23,8 +24,8 @@ pub(super) struct Waiting {
 
 /// What is done once nothing lacks.
 enum What {
-    /// Commands, and what the application said to the first of them.
-    Commands(Option<Answer>, String),
+    /// Commands, and what the first of them was given before.
+    Commands(Box<Given>, String),
     /// A message to the chat.
     Message(Message),
 }
@@ -39,22 +40,22 @@ impl What {
 }
 
 impl Dialog {
-    /// Has a client's commands carried out; gives back what waits. `answer` is the application's
-    /// to the first of them.
+    /// Has a client's commands carried out; gives back what waits. What is given is for the first of
+    /// them.
     pub(super) fn command(
         &mut self,
-        answer: Option<Answer>,
+        given: Given,
         frame: &str,
         is_last_try: bool,
     ) -> Option<Waiting> {
         let Speaker::Client(client) = &self.speaker else { return None };
-        let call = Call { shard: &self.shard, connection: &self.connection, client, answer };
+        let call = Call { shard: &self.shard, connection: &self.connection, client, given };
         let outcome = call.receive(frame, is_last_try);
         if outcome.is_faulty {
             self.count_fault();
         }
-        let client::Waiting { lack, answer, commands } = outcome.waiting?;
-        Some(Waiting { lack, what: What::Commands(answer, commands) })
+        let client::Waiting { lack, given, commands } = outcome.waiting?;
+        Some(Waiting { lack, what: What::Commands(Box::new(given), commands) })
     }
 
     /// Says something in the chat, if the application agrees; gives it back if it must wait.
@@ -86,7 +87,7 @@ impl Dialog {
         let (connection, hub) = (self.connection.clone(), self.shard.hub.clone());
         let Limits { publish_wait, .. } = hub.config.limits;
         let mut patience = pin!(tokio::time::sleep(publish_wait));
-        let mut freed = hub.ring.freed();
+        let mut freed = hub.room().freed();
         let mut waiting = match waiting {
             // There may be room since it was lacking, and before that was listened for.
             Waiting { lack: Lack::Ring, what } => self.retry(what, false),
@@ -103,6 +104,27 @@ impl Dialog {
                     // The application's time is not the ring's.
                     patience.as_mut().reset(Instant::now() + publish_wait);
                     self.resume(what, answer)
+                }
+                Lack::Channel(channel) => {
+                    let is_followed = hub.followed(&channel).await;
+                    patience.as_mut().reset(Instant::now() + publish_wait);
+                    self.retry(what, !is_followed)
+                }
+                Lack::User(user) => {
+                    let _expected = hub.expect(&user).await;
+                    patience.as_mut().reset(Instant::now() + publish_wait);
+                    let What::Commands(given, commands) = what else { return };
+                    self.command(Given { is_expected: true, ..*given }, &commands, false)
+                }
+                Lack::Present(channel) => {
+                    let present = hub.present(&channel).await;
+                    patience.as_mut().reset(Instant::now() + publish_wait);
+                    self.inform(what, present)
+                }
+                Lack::Receipt(receipt) => {
+                    let published = receipt.await;
+                    patience.as_mut().reset(Instant::now() + publish_wait);
+                    self.conclude(what, published)
                 }
                 Lack::Outbox => {
                     connection.outbox_below(hub.config.limits.reply_bytes()).await;
@@ -128,7 +150,7 @@ impl Dialog {
     /// Tries again what waited, and gives back what still does; at the last try it is refused.
     fn retry(&mut self, what: What, is_last_try: bool) -> Option<Waiting> {
         match what {
-            What::Commands(answer, commands) => self.command(answer, &commands, is_last_try),
+            What::Commands(given, commands) => self.command(*given, &commands, is_last_try),
             What::Message(_) if is_last_try => {
                 self.refuse(&chat::overloaded());
                 None
@@ -140,7 +162,10 @@ impl Dialog {
     /// Goes on with what the application was asked about.
     fn resume(&mut self, what: What, answer: Answer) -> Option<Waiting> {
         let message = match what {
-            What::Commands(_, commands) => return self.command(Some(answer), &commands, false),
+            What::Commands(given, commands) => {
+                let given = Given { answer: Some(answer), ..*given };
+                return self.command(given, &commands, false);
+            }
             What::Message(message) => message,
         };
         match answer {
@@ -148,6 +173,31 @@ impl Dialog {
             Ok(_) => self.publish(message),
             Err(refusal) => {
                 self.deny(&refusal);
+                None
+            }
+        }
+    }
+
+    /// Goes on once the broker has said who is on a channel.
+    fn inform(
+        &mut self,
+        what: What,
+        present: Result<Vec<Arc<ClientInfo>>, PublishError>,
+    ) -> Option<Waiting> {
+        let What::Commands(given, commands) = what else { return None };
+        self.command(Given { present: Some(present), ..*given }, &commands, false)
+    }
+
+    /// Goes on once the broker has answered to a publish.
+    fn conclude(&mut self, what: What, published: Result<(), PublishError>) -> Option<Waiting> {
+        match (what, published) {
+            (What::Commands(given, commands), published) => {
+                self.command(Given { published: Some(published), ..*given }, &commands, false)
+            }
+            (What::Message(_), Ok(()) | Err(PublishError::Closed)) => None,
+            (What::Message(_), Err(error)) => {
+                let reply = chat::denied(Error::INTERNAL.code, &error.to_string());
+                self.shard.reply(&self.connection, &reply);
                 None
             }
         }
@@ -186,13 +236,14 @@ impl Dialog {
 
     /// Publishes, or gives the message back without room.
     fn publish(&mut self, message: Message) -> Option<Waiting> {
-        match self.shard.hub.tell(&message, Audience::Chat, Some(self.connection.share())) {
+        let told = self.shard.hub.tell(&message, Audience::Chat, Some(self.connection.share()));
+        let lack = match told.now() {
             // Either passes: channels go with their last subscriber, or with what they remember.
-            Err(PublishError::Overloaded | PublishError::TooManyChannels) => {
-                Some(Waiting { lack: Lack::Ring, what: What::Message(message) })
-            }
+            Ok(Err(PublishError::Overloaded | PublishError::TooManyChannels)) => Lack::Ring,
             // A hub that closes tells its peers by the close itself.
-            Ok(_) | Err(_) => None,
-        }
+            Ok(_) => return None,
+            Err(receipt) => Lack::Receipt(receipt.done()),
+        };
+        Some(Waiting { lack, what: What::Message(message) })
     }
 }

@@ -1,5 +1,7 @@
 //! What the application is asked about peers of the chat, which are in HTTP until it has answered.
 
+use std::sync::Arc;
+
 use super::upgrade::Upgrade;
 use crate::close::{CloseReason, REASON_MAX};
 use crate::hook::{Act, Consent, Question, Refusal};
@@ -7,13 +9,14 @@ use crate::hub::Inner;
 use crate::user::Identity;
 
 /// What becomes of a peer that has a good token.
-pub(super) async fn chat(hub: &Inner, mut identity: Identity) -> Upgrade {
+pub(super) async fn chat(hub: &Arc<Inner>, mut identity: Identity) -> Upgrade {
     let act = Act::Connect { data: None, name: "chat", version: "" };
     let question = Question { client: "", user: Some(&identity.user), act };
     match hub.consent(&question).await {
         Ok(Consent { expires, .. }) => {
             identity.expires = identity.expires.into_iter().chain(expires).min();
-            Upgrade::Chat(identity)
+            let expected = hub.expect(&identity.user).await;
+            Upgrade::Chat(identity, expected)
         }
         Err(refusal) => {
             hub.stats.fail_handshake("hook");

@@ -83,6 +83,9 @@ impl Fault {
             centrifuge::Error::PERMISSION_DENIED => {
                 (StatusCode::FORBIDDEN, "its namespace or a token must allow it")
             }
+            centrifuge::Error::INTERNAL => {
+                (StatusCode::SERVICE_UNAVAILABLE, "the broker does not answer; try again")
+            }
             centrifuge::Error::LIMIT_EXCEEDED => {
                 (StatusCode::TOO_MANY_REQUESTS, "there are too many on it")
             }
@@ -182,6 +185,7 @@ impl From<PublishError> for Fault {
         match error {
             PublishError::Closed => unavailable(100).of_transport(),
             PublishError::Overloaded => unavailable(111),
+            PublishError::Unavailable | PublishError::Uncertain => unavailable(100),
             PublishError::TooLarge { .. } => {
                 Self::new(StatusCode::PAYLOAD_TOO_LARGE, 106, error.to_string())
             }

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::header::HOST;
 use hyper::{Method, Request, Response, StatusCode, Version};
@@ -52,7 +53,7 @@ pub(super) async fn route(
             "/sse" => return sse::answer(shard, &request, upgrade).await,
             "/health" => get(&request).map(|()| plain(StatusCode::OK, "ok\n")),
             "/ready" => match get(&request) {
-                Ok(()) => Ok(ready(shard).await),
+                Ok(()) => Ok(ready(shard, request.uri().query()).await),
                 Err(fault) => Err(fault),
             },
             "/metrics" => get(&request)
@@ -84,13 +85,21 @@ fn wrong_door(door: Door, path: &str) -> Option<Fault> {
     }
 }
 
-/// Ready: not draining, and a probe comes through the ring and every shard in time.
-async fn ready(shard: &Shard) -> Response<Body> {
+/// Ready: not draining, a probe comes through the ring and every shard in time, and the broker is not in
+/// doubt, or not for long yet.
+async fn ready(shard: &Shard, query: Option<&str>) -> Response<Body> {
     if shard.hub.phase() != Phase::Open {
         return plain(StatusCode::SERVICE_UNAVAILABLE, "draining\n");
     }
     if !shard.hub.probe(PROBE_TIMEOUT).await {
         return plain(StatusCode::SERVICE_UNAVAILABLE, "a shard does not answer within 5 s\n");
+    }
+    let mut parameters = query.unwrap_or_default().split('&');
+    let strictly = parameters.any(|parameter| parameter == "strict" || parameter == "strict=true");
+    if let Some(broker) = &shard.hub.broker
+        && let Some(doubt) = broker.health.doubt(strictly)
+    {
+        return plain(StatusCode::SERVICE_UNAVAILABLE, format!("{doubt}\n"));
     }
     plain(StatusCode::OK, "ready\n")
 }
@@ -102,7 +111,7 @@ fn get(request: &Request<Incoming>) -> Result<(), Fault> {
     }
 }
 
-fn plain(status: StatusCode, line: &'static str) -> Response<Body> {
+fn plain(status: StatusCode, line: impl Into<Bytes>) -> Response<Body> {
     text(status, "text/plain; charset=utf-8", line)
 }
 

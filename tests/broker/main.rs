@@ -7,17 +7,28 @@
     reason = "tests have no public side, and panic when they fail"
 )]
 
+// What is done on one node and seen on another.
+mod across;
+#[allow(dead_code, reason = "the other tests need the rest")]
+#[path = "../it/client.rs"]
+mod client;
 // A server of somebody else's at a port of its own.
 mod daemon;
 // Where a server keeps its data.
 mod directory;
+// A broker that fails.
+mod failures;
 // A client of both brokers, without a library.
 mod lines;
 // NATS, with JetStream or without.
 mod nats;
+// Servers of ours that meet over a broker.
+mod node;
 #[allow(dead_code, reason = "the other tests need the rest")]
 #[path = "../it/peer.rs"]
 mod peer;
+// Who is here, as all nodes know it.
+mod presence;
 // Programs that Debian's packages bring.
 mod process;
 // A network that fails when told to.
@@ -30,6 +41,10 @@ mod redis_cluster;
 mod redis_sentinels;
 // Redis, encrypted.
 mod redis_tls;
-#[allow(dead_code, reason = "servers of ours come with the brokers")]
+// What a node says that cannot start for its broker.
+mod start;
+#[allow(dead_code, reason = "the other tests need the rest")]
 #[path = "../it/support.rs"]
 mod support;
+// Redis with Sentinels, as a cluster, and encrypted.
+mod topologies;

@@ -55,7 +55,7 @@ fn an_adopted_connection_outlives_the_runtime_it_came_from() {
     drop(embedder);
     peer.send_text(r#"{"type":"ping"}"#);
     assert_eq!(peer.read_text(), r#"{"type":"pong"}"#);
-    server.hub.disconnect_user(&UserId::from(7), CloseReason::NORMAL).unwrap();
+    server.hub.disconnect_user(&UserId::from(7), CloseReason::NORMAL).wait().unwrap();
     assert_eq!(peer.read_close(), (1000, String::new()));
 }
 
@@ -128,7 +128,7 @@ fn takes_part(server: &TestServer, ada: &mut Peer, adopted: &mut Peer) {
     assert_eq!(ada.read_text(), expected);
     assert_eq!(adopted.read_text(), expected);
     assert_eq!(server.hub.connections(), 2);
-    assert_eq!(server.hub.send_to_user(&UserId::from(7), "to 7"), Ok(1));
+    assert_eq!(server.hub.send_to_user(&UserId::from(7), "to 7").wait(), Ok(1));
     assert_eq!(adopted.read_text(), "to 7");
 }
 

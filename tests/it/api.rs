@@ -32,7 +32,7 @@ fn a_user_is_reached_in_every_tab_and_no_one_else_is() {
             assert_eq!(tab.read_text(), r#"{"type":"notification"}"#);
         }
     }
-    server.hub.broadcast("next").unwrap();
+    server.hub.broadcast("next").wait().unwrap();
     assert_eq!(other.read_text(), "next");
 }
 
@@ -94,7 +94,7 @@ fn a_disconnect_with_a_code_nobody_may_send_is_error_107() {
 fn info_has_centrifugos_shape() {
     let server = TestServer::with(|config| config.server.shards = 2);
     let _peers = [server.connect(1), server.connect(1), server.connect(2)];
-    server.hub.broadcast("x").unwrap();
+    server.hub.broadcast("x").wait().unwrap();
     for body in ["{}", ""] {
         let (status, answer) = server.api("info", body);
         assert_eq!(status, 200);

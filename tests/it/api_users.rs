@@ -25,7 +25,7 @@ fn a_user_is_subscribed_in_every_tab_that_can_be_told() {
     }
     // Who is subscribed stays so, and is told nothing more.
     assert_eq!(ok(&server, "subscribe", body), json!({"connections": 2}));
-    server.hub.broadcast("1").unwrap();
+    server.hub.broadcast("1").wait().unwrap();
     assert_eq!(chat.read_text(), "1");
     for peer in tabs.iter_mut().chain([&mut other]) {
         assert_eq!(peer.read_text(), r#"{"push":{"message":{"data":1}}}"#);
@@ -113,7 +113,7 @@ fn an_unsubscribed_peer_is_told_and_gets_no_more() {
         peer.read_text(),
         r#"{"push":{"channel":"news","unsubscribe":{"code":2000,"reason":"server unsubscribe"}}}"#
     );
-    server.hub.broadcast("1").unwrap();
+    server.hub.broadcast("1").wait().unwrap();
     assert_eq!(peer.read_text(), r#"{"push":{"message":{"data":1}}}"#);
     assert_eq!(error(&server, "unsubscribe", r#"{"user":42,"channel":"nowhere:x"}"#), 102);
     assert_eq!(error(&server, "unsubscribe", r#"{"user":42}"#), 107);
@@ -170,7 +170,7 @@ fn a_disconnect_can_be_for_one_or_for_all_but_some() {
     for peer in [&mut chat, &mut tab] {
         assert_eq!(peer.read_close(), (3503, "force disconnect".into()));
     }
-    server.hub.broadcast("1").unwrap();
+    server.hub.broadcast("1").wait().unwrap();
     assert_eq!(kept.read_text(), r#"{"push":{"message":{"data":1}}}"#);
     for (body, code) in [
         (r#"{"user":42,"disconnect":{"code":0,"reason":""}}"#, 107),

@@ -16,7 +16,7 @@ fn a_ping_is_answered_to_its_sender_alone() {
     let (mut ada, mut grace) = (server.connect(1), server.connect(2));
     ada.send_text(r#"{"type":"ping"}"#);
     assert_eq!(ada.read_text(), r#"{"type":"pong"}"#);
-    server.hub.broadcast("next").unwrap();
+    server.hub.broadcast("next").wait().unwrap();
     assert_eq!(grace.read_text(), "next");
 }
 

@@ -45,7 +45,7 @@ fn all_come_before_the_close(bytes: usize, meanwhile: impl FnOnce(&TestServer)) 
     let mut server = TestServer::start();
     let mut peer = server.connect(1);
     for i in 0..200 {
-        server.hub.broadcast(format!("{i} {}", "x".repeat(bytes))).unwrap();
+        server.hub.broadcast(format!("{i} {}", "x".repeat(bytes))).wait().unwrap();
     }
     meanwhile(&server);
     server.shut_down();
@@ -75,7 +75,7 @@ fn while_it_drains_nothing_is_ready_and_publishes_are_refused() {
     idle.send(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n");
     assert_eq!(idle.read_answer().0, 200);
     server.shut_down();
-    wait_until("it drains", || server.hub.broadcast("x") == Err(PublishError::Closed));
+    wait_until("it drains", || server.hub.broadcast("x").wait() == Err(PublishError::Closed));
     assert!(idle.ends(), "an idle connection is let go");
     for (peer, request) in &mut askers {
         peer.send(&request.as_bytes()[10..]);

@@ -60,7 +60,7 @@ fn metrics_are_prometheus_text_and_move() {
     assert_eq!(status, 200);
     assert_header(&answer, "content-type: text/plain; version=0.0.4; charset=utf-8");
     let mut peers = [server.connect(1), server.connect(1), server.connect(2)];
-    server.hub.broadcast("to all").unwrap();
+    server.hub.broadcast("to all").wait().unwrap();
     server.api("send_to_user", r#"{"user":1,"data":1}"#);
     server.api("disconnect", r#"{"user":2}"#);
     assert_eq!(peers[2].skip_to_close().0, 3503);
@@ -95,7 +95,7 @@ fn metrics_are_prometheus_text_and_move() {
         assert!(server.metric(&format!("fanfare_{series}")) > 0.0, "{series}");
     }
     let bytes = server.metric("fanfare_written_bytes_total");
-    server.hub.broadcast("x".repeat(1000)).unwrap();
+    server.hub.broadcast("x".repeat(1000)).wait().unwrap();
     while !peers[0].read_text().starts_with('x') {}
     assert!(server.metric("fanfare_written_bytes_total") >= bytes + 1004.0);
 }

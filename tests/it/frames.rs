@@ -181,7 +181,7 @@ fn text_after_a_close_is_not_heard() {
     let late = frame(FIN | TEXT, br#"{"type":"message","body":"late"}"#);
     ada.send(&[frame(FIN | CLOSE, b"\x03\xe8"), late].concat());
     assert_eq!(ada.read_close(), (1000, String::new()));
-    server.hub.broadcast("next").unwrap();
+    server.hub.broadcast("next").wait().unwrap();
     assert_eq!(grace.read_text(), "next");
 }
 
@@ -190,11 +190,11 @@ fn text_after_the_servers_close_is_not_heard() {
     // RFC 6455 section 5.5.1
     let server = TestServer::start();
     let (mut ada, mut grace) = (server.connect(1), server.connect(2));
-    server.hub.disconnect_user(&UserId::from(1), CloseReason::NORMAL).unwrap();
+    server.hub.disconnect_user(&UserId::from(1), CloseReason::NORMAL).wait().unwrap();
     assert_eq!(ada.read_close(), (1000, String::new()));
     ada.send_text(r#"{"type":"message","body":"late"}"#);
     ada.send(&frame(FIN | CLOSE, b"\x03\xe8"));
-    server.hub.broadcast("next").unwrap();
+    server.hub.broadcast("next").wait().unwrap();
     assert_eq!(grace.read_text(), "next");
 }
 

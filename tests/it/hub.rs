@@ -14,7 +14,7 @@ fn publishing_needs_no_runtime_and_may_come_from_any_thread() {
             let hub = server.hub.clone();
             std::thread::spawn(move || {
                 for i in 0..50 {
-                    assert_eq!(hub.broadcast(format!("{publisher} {i}")), Ok(4));
+                    assert_eq!(hub.broadcast(format!("{publisher} {i}")).wait(), Ok(4));
                 }
             })
         })
@@ -40,7 +40,7 @@ fn publishing_works_inside_a_runtime_of_another_kind() {
     let mut peer = server.connect(1);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
     let hub = server.hub.clone();
-    let task = runtime.spawn(async move { hub.send_to_user(&UserId::from(1), "hi") });
+    let task = runtime.spawn(async move { hub.send_to_user(&UserId::from(1), "hi").await });
     assert_eq!(runtime.block_on(task).unwrap(), Ok(1));
     assert_eq!(peer.read_text(), "hi");
 }
@@ -49,11 +49,11 @@ fn publishing_works_inside_a_runtime_of_another_kind() {
 fn a_publish_says_for_how_many_connections_it_was_admitted() {
     let server = TestServer::start();
     let _peers = [server.connect(1), server.connect(1), server.connect(2)];
-    assert_eq!(server.hub.broadcast("x"), Ok(3));
-    assert_eq!(server.hub.send_to_user(&UserId::from(1), "x"), Ok(2));
-    assert_eq!(server.hub.send_to_user(&UserId::from(3), "x"), Ok(0));
-    assert_eq!(server.hub.disconnect_user(&UserId::from(3), CloseReason::NORMAL), Ok(0));
-    assert_eq!(server.hub.disconnect_user(&UserId::from(1), CloseReason::NORMAL), Ok(2));
+    assert_eq!(server.hub.broadcast("x").wait(), Ok(3));
+    assert_eq!(server.hub.send_to_user(&UserId::from(1), "x").wait(), Ok(2));
+    assert_eq!(server.hub.send_to_user(&UserId::from(3), "x").wait(), Ok(0));
+    assert_eq!(server.hub.disconnect_user(&UserId::from(3), CloseReason::NORMAL).wait(), Ok(0));
+    assert_eq!(server.hub.disconnect_user(&UserId::from(1), CloseReason::NORMAL).wait(), Ok(2));
 }
 
 #[test]
@@ -78,11 +78,11 @@ fn a_disconnected_user_is_told_why_after_what_was_sent_before() {
     let mut tabs = [server.connect(1), server.connect(1)];
     let mut other = server.connect(2);
     let user = UserId::from(1);
-    server.hub.broadcast("all").unwrap();
-    server.hub.send_to_user(&user, "user").unwrap();
+    server.hub.broadcast("all").wait().unwrap();
+    server.hub.send_to_user(&user, "user").wait().unwrap();
     let reason = CloseReason::new(4242, "enough").unwrap();
-    assert_eq!(server.hub.disconnect_user(&user, reason), Ok(2));
-    server.hub.broadcast("later").unwrap();
+    assert_eq!(server.hub.disconnect_user(&user, reason).wait(), Ok(2));
+    server.hub.broadcast("later").wait().unwrap();
     for tab in &mut tabs {
         assert_eq!([tab.read_text(), tab.read_text()], ["all", "user"]);
         assert_eq!(tab.read_close(), (4242, "enough".into()));
@@ -96,10 +96,10 @@ fn a_backends_own_3008_comes_after_what_was_sent_before() {
     let server = TestServer::start();
     let mut peer = server.connect(1);
     for _ in 0..50 {
-        server.hub.broadcast("x".repeat(10_000)).unwrap();
+        server.hub.broadcast("x".repeat(10_000)).wait().unwrap();
     }
     let reason = CloseReason::new(3008, "no hurry").unwrap();
-    server.hub.disconnect_user(&UserId::from(1), reason).unwrap();
+    server.hub.disconnect_user(&UserId::from(1), reason).wait().unwrap();
     for _ in 0..50 {
         assert_eq!(peer.read_text().len(), 10_000);
     }
@@ -131,7 +131,7 @@ fn however_a_connection_ends_nothing_of_it_stays() {
         |_, peer| peer.send(b"\xff\xff"),
         |_, peer| peer.send(&header(FIN | TEXT, 1 << 30)),
         |server, _| {
-            server.hub.disconnect_user(&UserId::from(1), CloseReason::NORMAL).unwrap();
+            server.hub.disconnect_user(&UserId::from(1), CloseReason::NORMAL).wait().unwrap();
         },
     ];
     for (i, end) in ends.iter().enumerate() {
@@ -141,7 +141,7 @@ fn however_a_connection_ends_nothing_of_it_stays() {
         wait_until(&format!("end {i}"), || server.hub.connections() == 0);
         assert_eq!(server.hub.active_users(), 0);
         assert_eq!(server.hub.user_connections(&UserId::from(1)), 0);
-        assert_eq!(server.hub.send_to_user(&UserId::from(1), "x"), Ok(0));
+        assert_eq!(server.hub.send_to_user(&UserId::from(1), "x").wait(), Ok(0));
         drop(peer);
     }
     // The socket that asks is the one that is left.
@@ -161,9 +161,9 @@ fn a_message_over_the_limit_is_too_large() {
     let whole = Message::text("x".repeat(limit));
     let over = Message::text("x".repeat(limit + 1));
     let too_large = Err(PublishError::TooLarge { size: limit + 1, max: limit });
-    assert_eq!(server.hub.broadcast(over.clone()), too_large);
-    assert_eq!(server.hub.send_to_user(&UserId::from(1), over), too_large);
-    assert_eq!(server.hub.broadcast(whole), Ok(1));
+    assert_eq!(server.hub.broadcast(over.clone()).wait(), too_large);
+    assert_eq!(server.hub.send_to_user(&UserId::from(1), over).wait(), too_large);
+    assert_eq!(server.hub.broadcast(whole).wait(), Ok(1));
     assert_eq!(peer.read_text().len(), limit);
 }
 
@@ -173,9 +173,9 @@ fn a_closed_hub_refuses() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     assert_eq!(runtime.block_on(hub.drain()), 0);
     let user = UserId::from(1);
-    assert_eq!(hub.broadcast("x"), Err(PublishError::Closed));
-    assert_eq!(hub.send_to_user(&user, "x"), Err(PublishError::Closed));
-    assert_eq!(hub.disconnect_user(&user, CloseReason::NORMAL), Err(PublishError::Closed));
+    assert_eq!(hub.broadcast("x").wait(), Err(PublishError::Closed));
+    assert_eq!(hub.send_to_user(&user, "x").wait(), Err(PublishError::Closed));
+    assert_eq!(hub.disconnect_user(&user, CloseReason::NORMAL).wait(), Err(PublishError::Closed));
 }
 
 #[test]
@@ -195,8 +195,8 @@ fn idle_stream() -> TcpStream {
 #[test]
 fn a_publish_is_remembered_and_says_where() {
     let server = TestServer::with(|config| config.channel.history_size = 2);
-    let first = server.hub.publish("news", "1").unwrap();
-    let second = server.hub.publish("news", " [2]").unwrap();
+    let first = server.hub.publish("news", "1").wait().unwrap();
+    let second = server.hub.publish("news", " [2]").wait().unwrap();
     assert_eq!((first.connections, first.offset, second.offset), (0, 1, 2));
     assert!(!first.epoch.is_empty());
     assert_eq!(first.epoch, second.epoch);
@@ -206,7 +206,7 @@ fn a_publish_is_remembered_and_says_where() {
 fn a_publish_to_the_chats_channel_reaches_those_who_chat() {
     let server = TestServer::start();
     let mut peer = server.connect(1);
-    let published = server.hub.publish("chat", r#"{"type":"notification"}"#).unwrap();
+    let published = server.hub.publish("chat", r#"{"type":"notification"}"#).wait().unwrap();
     assert_eq!((published.connections, published.offset), (1, 0));
     assert_eq!(peer.read_text(), r#"{"type":"notification"}"#);
 }
@@ -218,7 +218,7 @@ fn a_publish_that_cannot_be_is_refused_and_counted() {
         config.channel.history_size = 1;
         config.limits.channels = 1;
     });
-    let publish = |channel: &str, data: &str| server.hub.publish(channel, data).map(|_| ());
+    let publish = |channel: &str, data: &str| server.hub.publish(channel, data).wait().map(|_| ());
     assert_eq!(publish("news", r#""123456789 1234""#), Ok(()));
     let too_large = PublishError::TooLarge { size: 17, max: 16 };
     for (channel, data, error, reason) in [

@@ -75,9 +75,9 @@ fn no_connection_holds_more_than_a_quarter_of_the_ring() {
     assert_eq!(stuck.metric("fanfare_ring_entries"), 4.0);
     // The other three quarters are free for everyone else.
     for _ in 0..12 {
-        stuck.server.hub.broadcast("x").unwrap();
+        stuck.server.hub.broadcast("x").wait().unwrap();
     }
-    assert_eq!(stuck.server.hub.broadcast("x"), Err(PublishError::Overloaded));
+    assert_eq!(stuck.server.hub.broadcast("x").wait(), Err(PublishError::Overloaded));
     for _ in 0..12 {
         assert_eq!(stuck.publisher.read_text(), "x");
     }
@@ -121,7 +121,7 @@ fn a_full_ring_refuses_the_api_at_once_and_without_a_trace() {
         });
         let held = stuck.hold();
         let mut admitted = 0;
-        while stuck.server.hub.broadcast("x".repeat(free)).is_ok() {
+        while stuck.server.hub.broadcast("x".repeat(free)).wait().is_ok() {
             admitted += 1;
         }
         let taken = stuck.metric("fanfare_ring_entries");
@@ -138,7 +138,7 @@ fn a_full_ring_refuses_the_api_at_once_and_without_a_trace() {
         assert_eq!(stuck.metric("fanfare_ring_entries"), taken);
         drop(held);
         wait_until("the ring is empty", || stuck.metric("fanfare_ring_entries") == 0.0);
-        stuck.server.hub.broadcast("after").unwrap();
+        stuck.server.hub.broadcast("after").wait().unwrap();
         for _ in 0..admitted {
             assert_eq!(stuck.publisher.read_text().len(), free);
         }
@@ -163,7 +163,11 @@ fn a_peer_that_does_not_answer_a_close_is_cut_in_time() {
         config.limits.close_timeout = Duration::from_millis(300);
     });
     let mut peer = server.connect(1);
-    server.hub.disconnect_user(&fanfare::UserId::from(1), fanfare::CloseReason::NORMAL).unwrap();
+    server
+        .hub
+        .disconnect_user(&fanfare::UserId::from(1), fanfare::CloseReason::NORMAL)
+        .wait()
+        .unwrap();
     assert_eq!(peer.read_close().0, 1000);
     let closed = Instant::now();
     wait_until("its socket is gone", || server.metric("fanfare_sockets") == 1.0);

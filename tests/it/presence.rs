@@ -87,7 +87,7 @@ fn announcing_may_be_off() {
     let grace = server.connect(2);
     drop(grace);
     wait_until("it is gone", || server.hub.connections() == 1);
-    server.hub.broadcast("next").unwrap();
+    server.hub.broadcast("next").wait().unwrap();
     assert_eq!(ada.read_text(), "next");
 }
 

@@ -25,7 +25,7 @@ fn a_consumer_too_many_bytes_behind_finds_close_3008_when_it_reads_again() {
             // No faster than the other reads, which is not to be evicted too.
             wait_until("it is delivered", || server.metric("fanfare_ring_entries") == 0.0);
         }
-        server.hub.broadcast("end").unwrap();
+        server.hub.broadcast("end").wait().unwrap();
         assert_eq!(reader.join().unwrap(), sent);
         sent
     });
@@ -61,7 +61,7 @@ fn a_consumer_too_long_behind_finds_close_3008_when_it_reads_again() {
     let waits = Instant::now();
     wait_until("it is evicted", || server.hub.user_connections(&UserId::from(1)) == 0);
     assert!(waits.elapsed() > Duration::from_millis(200), "{:?}", waits.elapsed());
-    server.hub.broadcast("end").unwrap();
+    server.hub.broadcast("end").wait().unwrap();
     assert_eq!(reader.join().unwrap(), 100);
     assert_eq!(stalled.skip_to_close(), (3008, "slow".into()));
     assert!(stalled.ends());
@@ -93,7 +93,7 @@ fn over_the_memory_limit_the_largest_laggard_goes_first() {
     let (_small, _large) = (stalled(&server, 1), stalled(&server, 2));
     let held = || server.metric("fanfare_outbox_bytes") as usize;
     let burden = |user| {
-        server.hub.send_to_user(&UserId::from(user), "x".repeat(32 << 10)).unwrap();
+        server.hub.send_to_user(&UserId::from(user), "x".repeat(32 << 10)).wait().unwrap();
         wait_until("it is queued", || server.metric("fanfare_ring_entries") == 0.0);
     };
     while held() < 256 << 10 {
@@ -152,7 +152,7 @@ fn stalled(server: &TestServer, user: i32) -> Peer {
 /// 16 KiB that begin with a number.
 fn broadcast(server: &TestServer, number: usize) {
     let text = format!("{number} {}", "x".repeat(16 << 10));
-    server.hub.broadcast(text[..16 << 10].to_owned()).unwrap();
+    server.hub.broadcast(text[..16 << 10].to_owned()).wait().unwrap();
 }
 
 /// Reads numbered broadcasts up to the one that says `end`; returns how many came.
@@ -209,7 +209,7 @@ fn no_healthy_peer_goes_for_the_many_that_are_evicted() {
     let message = "x".repeat(60_000);
     let mut sent = 0;
     while server.hub.connections() > healthy.len() {
-        server.hub.broadcast(message.as_str()).unwrap();
+        server.hub.broadcast(message.as_str()).wait().unwrap();
         healthy.iter_mut().for_each(|peer| assert_eq!(peer.read_text(), message));
         sent += 1;
         assert!(sent < 1000, "they are never evicted");

@@ -9,19 +9,19 @@ mod reply;
 
 pub(crate) use command::*;
 pub(crate) use reply::*;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::protocol::json::is_zero;
 
 /// Whose a connection is, as others see it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct ClientInfo {
     pub(crate) user: String,
     pub(crate) client: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) conn_info: Option<Box<RawValue>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) chan_info: Option<Box<RawValue>>,
 }
 

@@ -4,19 +4,20 @@ use globset::GlobBuilder;
 use serde::Deserialize;
 
 use super::{ANSWER_BYTES, TURN, namespace, not_available, parse};
+use crate::channel::counts;
 use crate::channel::history::{Page, Position};
 use crate::config::{Namespace, Switch};
+use crate::error::PublishError;
 use crate::hub::Inner;
 use crate::protocol::centrifuge::{self, Error, Since};
 use crate::protocol::json::encode;
 use crate::ring::ENTRY_BYTES;
 use crate::server::respond::Fault;
 
-pub(super) fn presence(hub: &Inner, body: &[u8]) -> Result<String, Fault> {
+pub(super) async fn presence(hub: &Inner, body: &[u8]) -> Result<String, Fault> {
     let channel = of_channel(body)?;
     has_presence(namespace(hub, &channel)?)?;
-    let present = hub.channels.with(&channel, |_, state| state.present().cloned().collect());
-    let present: Vec<_> = present.unwrap_or_default();
+    let present = hub.present(&channel).await?;
     if present.iter().map(|info| info.size() + ENTRY_BYTES).sum::<usize>() > ANSWER_BYTES {
         return Err(Fault::command(
             Error::LIMIT_EXCEEDED,
@@ -26,14 +27,17 @@ pub(super) fn presence(hub: &Inner, body: &[u8]) -> Result<String, Fault> {
     Ok(centrifuge::presence_result(present.iter()))
 }
 
-pub(super) fn presence_stats(hub: &Inner, body: &[u8]) -> Result<String, Fault> {
+pub(super) async fn presence_stats(hub: &Inner, body: &[u8]) -> Result<String, Fault> {
     let channel = of_channel(body)?;
     has_presence(namespace(hub, &channel)?)?;
-    let counts = hub.channels.with(&channel, |_, state| state.counts());
-    Ok(centrifuge::presence_stats_result(counts.unwrap_or_default()))
+    let counts = match hub.broker {
+        Some(_) => counts(&hub.present(&channel).await?),
+        None => hub.channels.with(&channel, |_, state| state.counts()).unwrap_or_default(),
+    };
+    Ok(centrifuge::presence_stats_result(counts))
 }
 
-pub(super) fn history(hub: &Inner, body: &[u8]) -> Result<String, Fault> {
+pub(super) async fn history(hub: &Inner, body: &[u8]) -> Result<String, Fault> {
     #[derive(Deserialize)]
     struct History<'a> {
         #[serde(default)]
@@ -45,6 +49,9 @@ pub(super) fn history(hub: &Inner, body: &[u8]) -> Result<String, Fault> {
     }
     let History { channel, limit, since, reverse } = parse(body)?;
     has_history(namespace(hub, &channel)?)?;
+    if !hub.followed(&channel).await {
+        return Err(PublishError::Unavailable.into());
+    }
     let page = Page {
         // Less than nothing asks for everything.
         limit: usize::try_from(limit.unwrap_or(0)).unwrap_or(usize::MAX),
@@ -66,10 +73,13 @@ pub(super) fn history(hub: &Inner, body: &[u8]) -> Result<String, Fault> {
 }
 
 /// Has a channel forget its publications; its position stays.
-pub(super) fn history_remove(hub: &Inner, body: &[u8]) -> Result<String, Fault> {
+pub(super) async fn history_remove(hub: &Inner, body: &[u8]) -> Result<String, Fault> {
     let channel = of_channel(body)?;
     has_history(namespace(hub, &channel)?)?;
-    hub.channels.clear(&channel);
+    match &hub.broker {
+        Some(broker) => broker.clear(hub, &channel).await?,
+        None => drop(hub.channels.clear(&channel)),
+    }
     Ok("{}".to_owned())
 }
 

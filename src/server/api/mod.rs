@@ -117,20 +117,20 @@ async fn call(shard: &Shard, method: Method, body: &[u8]) -> Result<String, Faul
     let result = match method {
         Method::Batch => Err(Fault::bad_request("a batch holds no batch")),
         Method::Broadcast => publish::broadcast(hub, body).await,
-        Method::BroadcastAll => publish::broadcast_all(hub, body),
+        Method::BroadcastAll => publish::broadcast_all(hub, body).await,
         Method::Channels => channels::channels(hub, body).await,
         Method::Disconnect => users::disconnect(hub, body).await,
-        Method::History => channels::history(hub, body),
-        Method::HistoryRemove => channels::history_remove(hub, body),
+        Method::History => channels::history(hub, body).await,
+        Method::HistoryRemove => channels::history_remove(hub, body).await,
         Method::Info => Ok(info::info(hub)),
-        Method::Presence => channels::presence(hub, body),
-        Method::PresenceStats => channels::presence_stats(hub, body),
-        Method::Publish => publish::publish(hub, body),
+        Method::Presence => channels::presence(hub, body).await,
+        Method::PresenceStats => channels::presence_stats(hub, body).await,
+        Method::Publish => publish::publish(hub, body).await,
         Method::Refresh => users::refresh(hub, body).await,
-        Method::SendToUser => publish::send_to_user(hub, body),
+        Method::SendToUser => publish::send_to_user(hub, body).await,
         Method::Subscribe => users::subscribe(hub, body).await,
         Method::Unsubscribe => users::unsubscribe(hub, body).await,
-        Method::User => users::user(hub, body),
+        Method::User => users::user(hub, body).await,
     };
     shard.stats().called(method.name(), result.as_ref().err().map(Fault::code));
     result

@@ -9,14 +9,22 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{TURN, connections, json, namespace, not_available, parse, present};
+use crate::error::PublishError;
 use crate::hub::Inner;
 use crate::hub::publish;
+use crate::hub::publish::Published;
 use crate::message::Message;
 use crate::protocol::json::{encode, is_zero};
+use crate::receipt::Receipt;
 use crate::server::respond::Fault;
 use crate::user::UserId;
 
-pub(super) fn publish(hub: &Inner, body: &[u8]) -> Result<String, Fault> {
+pub(super) async fn publish(hub: &Inner, body: &[u8]) -> Result<String, Fault> {
+    answer(begin(hub, body)?.await)
+}
+
+/// A publish that is under way once this returns.
+pub(super) fn begin(hub: &Inner, body: &[u8]) -> Result<Receipt<Published>, Fault> {
     let mut publish: Publish<'_> = parse(body)?;
     let channel = mem::take(&mut publish.channel);
     publish.content()?.publish_to(hub, &channel)
@@ -31,33 +39,42 @@ pub(super) async fn broadcast(hub: &Inner, body: &[u8]) -> Result<String, Fault>
     }
     let content = publish.content()?;
     let mut responses = String::from(r#"{"responses":["#);
+    // All are under way before one is awaited, so that a broker is waited for once.
+    let mut published = Vec::with_capacity(channels.len());
     for (i, channel) in channels.iter().enumerate() {
+        published.push(content.clone().publish_to(hub, channel));
+        if i % TURN == TURN - 1 {
+            tokio::task::yield_now().await;
+        }
+    }
+    for (i, published) in published.into_iter().enumerate() {
         if i > 0 {
             responses.push(',');
         }
-        match content.clone().publish_to(hub, channel) {
+        let result = match published {
+            Ok(receipt) => answer(receipt.await),
+            Err(fault) => Err(fault),
+        };
+        match result {
             Ok(result) => responses += &format!(r#"{{"result":{result}}}"#),
             Err(fault) => responses += &fault.to_json(),
-        }
-        if i % TURN == TURN - 1 {
-            tokio::task::yield_now().await;
         }
     }
     responses.push_str("]}");
     Ok(responses)
 }
 
-pub(super) fn broadcast_all(hub: &Inner, body: &[u8]) -> Result<String, Fault> {
+pub(super) async fn broadcast_all(hub: &Inner, body: &[u8]) -> Result<String, Fault> {
     #[derive(Deserialize)]
     struct BroadcastAll<'a> {
         #[serde(borrow)]
         data: &'a RawValue,
     }
     let BroadcastAll { data } = parse(body)?;
-    Ok(connections(hub.broadcast(&Message::text(data.get()))?))
+    Ok(connections(hub.broadcast(&Message::text(data.get())).await?))
 }
 
-pub(super) fn send_to_user(hub: &Inner, body: &[u8]) -> Result<String, Fault> {
+pub(super) async fn send_to_user(hub: &Inner, body: &[u8]) -> Result<String, Fault> {
     #[derive(Deserialize)]
     struct SendToUser<'a> {
         user: UserId,
@@ -65,7 +82,7 @@ pub(super) fn send_to_user(hub: &Inner, body: &[u8]) -> Result<String, Fault> {
         data: &'a RawValue,
     }
     let SendToUser { user, data } = parse(body)?;
-    Ok(connections(hub.send_to_user(&user, &Message::text(data.get()))?))
+    Ok(connections(hub.send_to_user(&user, &Message::text(data.get())).await?))
 }
 
 /// What `publish` and `broadcast` are told.
@@ -115,25 +132,29 @@ impl Publish<'_> {
 }
 
 impl Content {
-    fn publish_to(self, hub: &Inner, channel: &str) -> Result<String, Fault> {
-        #[derive(Serialize)]
-        struct Answer<'a> {
-            connections: usize,
-            #[serde(skip_serializing_if = "is_zero")]
-            offset: u64,
-            #[serde(skip_serializing_if = "str::is_empty")]
-            epoch: &'a str,
-        }
+    fn publish_to(self, hub: &Inner, channel: &str) -> Result<Receipt<Published>, Fault> {
         namespace(hub, channel)?;
         let publish = publish::Publish {
             tags: self.tags,
             skips_history: self.skips_history,
             ..publish::Publish::new(channel, self.data)
         };
-        let published = hub.publish(publish, self.idempotency_key.as_deref())?;
-        let publish::Published { connections, offset, epoch } = &published;
-        Ok(encode(&Answer { connections: *connections, offset: *offset, epoch }))
+        Ok(hub.publish(publish, self.idempotency_key.as_deref()))
     }
+}
+
+/// What is told of a publish.
+pub(super) fn answer(published: Result<Published, PublishError>) -> Result<String, Fault> {
+    #[derive(Serialize)]
+    struct Answer<'a> {
+        connections: usize,
+        #[serde(skip_serializing_if = "is_zero")]
+        offset: u64,
+        #[serde(skip_serializing_if = "str::is_empty")]
+        epoch: &'a str,
+    }
+    let Published { connections, offset, epoch } = published?;
+    Ok(encode(&Answer { connections, offset, epoch: &epoch }))
 }
 
 /// Bytes of the longest idempotency key: three times a UUID, and room for a name.

@@ -128,18 +128,18 @@ pub(super) async fn disconnect(hub: &Inner, body: &[u8]) -> Result<String, Fault
         .map_err(|error| Fault::bad_request(error.to_string()))?;
     let whom = whom(client, session, whitelist)?;
     if whom.is_everyone() {
-        return Ok(connections(hub.disconnect_user(&user, reason)?));
+        return Ok(connections(hub.disconnect_user(&user, reason).await?));
     }
     order(hub, &user, whom, Act::Close(reason)).await
 }
 
-pub(super) fn user(hub: &Inner, body: &[u8]) -> Result<String, Fault> {
+pub(super) async fn user(hub: &Inner, body: &[u8]) -> Result<String, Fault> {
     #[derive(Deserialize)]
     struct User {
         user: UserId,
     }
     let User { user } = parse(body)?;
-    Ok(connections(hub.user_connections(&user)))
+    Ok(connections(hub.connections_of(&user).await?))
 }
 
 /// Gives an order, and says how many connections carried it out.

@@ -55,6 +55,14 @@ async fn open<B>(
     source: Source<'_>,
 ) -> Result<Stream, Fault> {
     let Judged { who, expires, wanted } = judge(&shard.hub, request, source).await?;
+    let _expected = match &who.user {
+        Some(user) => shard.hub.expect(user).await,
+        None => None,
+    };
+    for wanted in &wanted {
+        // What it cannot have yet it is told when it opens.
+        shard.hub.followed(&wanted.channel).await;
+    }
     Stream::open(shard, who, expires, wanted).map_err(|(channel, error)| {
         shard.hub.stats.fail_handshake("channel");
         Fault::channel(error.into(), &channel)

@@ -15,7 +15,7 @@ fn what_goes_to_all_or_to_a_user_comes_as_a_message() {
     let mut chat = server.connect(42);
     let sent = server.api("send_to_user", r#"{"user":42,"data":{"to": "you"}}"#).1;
     assert_eq!(sent, r#"{"result":{"connections":3}}"#);
-    server.hub.broadcast("[1,\n2]").unwrap();
+    server.hub.broadcast("[1,\n2]").wait().unwrap();
     for client in [&mut ada, &mut tab] {
         assert_eq!(client.push(), json!({"message": {"data": {"to": "you"}}}));
     }
@@ -62,7 +62,7 @@ fn a_publish_to_the_chat_counts_who_chats_and_who_subscribes() {
     assert_eq!(publish(), r#"{"result":{"connections":1}}"#);
     client.subscribe("chat");
     assert_eq!(publish(), r#"{"result":{"connections":2}}"#);
-    assert_eq!(server.hub.broadcast("1"), Ok(2));
+    assert_eq!(server.hub.broadcast("1").wait(), Ok(2));
 }
 
 #[test]
@@ -72,7 +72,7 @@ fn text_that_is_no_json_comes_as_a_string() {
     });
     let mut client = server.client(1);
     client.subscribe("chat");
-    server.hub.broadcast("say \"x\"").unwrap();
+    server.hub.broadcast("say \"x\"").wait().unwrap();
     assert_eq!(client.push(), json!({"message": {"data": "say \"x\""}}));
     client.must_hear("chat", &json!("say \"x\""));
     let page = client.call("history", &json!({"channel": "chat", "limit": 1}));
@@ -117,7 +117,7 @@ fn a_backend_ends_a_subscription_with_2000_and_a_connection_with_its_code() {
     server.publish("open:b", &json!(2));
     client.must_hear("open:b", &json!(2));
     let reason = CloseReason::new(4500, "banned").unwrap();
-    server.hub.disconnect_user(&UserId::from(42), reason).unwrap();
+    server.hub.disconnect_user(&UserId::from(42), reason).wait().unwrap();
     assert_eq!(client.peer.read_close(), (4500, "banned".into()));
 }
 

@@ -112,7 +112,7 @@ fn a_peer_that_is_closed_meanwhile_takes_its_question_with_it() {
     let mut held = server.client(41);
     send(&mut held, "rpc", &json!({"method": "x"}));
     app.post();
-    server.hub.disconnect_user(&41.into(), CloseReason::FORCE_DISCONNECT).unwrap();
+    server.hub.disconnect_user(&41.into(), CloseReason::FORCE_DISCONNECT).wait().unwrap();
     assert_eq!(held.peer.skip_to_close().0, 3503);
     assert_eq!(server.client(42).call("rpc", &json!({"method": "x"})), json!({}));
 }
@@ -130,7 +130,7 @@ fn questions_over_the_bound_wait_for_their_turn() {
     send(&mut second, "rpc", &json!({"method": "x"}));
     assert!(app.is_left_alone(), "there is one turn, and it is taken");
     drop(first);
-    server.hub.disconnect_user(&41.into(), CloseReason::FORCE_DISCONNECT).unwrap();
+    server.hub.disconnect_user(&41.into(), CloseReason::FORCE_DISCONNECT).wait().unwrap();
     assert_eq!(second.reply()["rpc"], json!({}));
 }
 

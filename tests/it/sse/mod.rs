@@ -89,8 +89,8 @@ fn what_goes_to_all_or_to_a_user_is_an_event_without_name_and_id() {
     let bearer = format!("authorization: Bearer {}\r\n", server.token(42));
     let mut stream = EventSource::open(&server, "", &bearer);
     assert_eq!(server.hub.user_connections(&UserId::from(42)), 1);
-    server.hub.broadcast("{\"to\":\n\"all\"}").unwrap();
-    assert_eq!(server.hub.send_to_user(&UserId::from(42), r#"{"to":42}"#), Ok(1));
+    server.hub.broadcast("{\"to\":\n\"all\"}").wait().unwrap();
+    assert_eq!(server.hub.send_to_user(&UserId::from(42), r#"{"to":42}"#).wait(), Ok(1));
     stream.expect("", r#"{"to":"all"}"#);
     stream.expect("", r#"{"to":42}"#);
     assert_eq!(stream.last_event_id, "");
@@ -126,8 +126,8 @@ fn a_stream_says_why_it_ends() {
     let bearer = format!("authorization: Bearer {}\r\n", server.token(42));
     let mut stream = EventSource::open(&server, "", &bearer);
     let reason = fanfare::CloseReason::new(4100, "be \"gone\"").unwrap();
-    server.hub.broadcast("1").unwrap();
-    server.hub.disconnect_user(&UserId::from(42), reason).unwrap();
+    server.hub.broadcast("1").wait().unwrap();
+    server.hub.disconnect_user(&UserId::from(42), reason).wait().unwrap();
     stream.expect("", "1");
     stream.expect("disconnect", r#"{"code":4100,"reason":"be \"gone\""}"#);
     assert_eq!(stream.next(), None);

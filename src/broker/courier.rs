@@ -1,0 +1,76 @@
+//! The thread that talks to the broker.
+
+use std::io;
+use std::sync::{Arc, mpsc};
+
+use tokio::runtime::Builder;
+use tokio::sync::oneshot;
+
+use super::engine::{ConnectError, Door};
+use super::node;
+use super::{Broker, Requests};
+use crate::config::{BrokerKind, Config};
+use crate::hub::Inner;
+
+/// A broker's thread that is connected, and waits for its hub.
+#[derive(Debug)]
+pub(crate) struct Courier(oneshot::Sender<Arc<Inner>>);
+
+/// Why there is no broker.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CourierError {
+    #[error("the system gives no thread or reactor: {0}")]
+    Thread(#[from] io::Error),
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+}
+
+impl Courier {
+    /// Connects to the broker that is set, if one is. The thread ends with the courier, or with the hub
+    /// that it is given.
+    pub(crate) fn start(
+        config: &Config,
+        uid: &str,
+    ) -> Result<Option<(Broker, Self)>, CourierError> {
+        if config.broker.kind == BrokerKind::Local {
+            return Ok(None);
+        }
+        let door = Door::new(config, uid)?;
+        let (broker, requests) = Broker::new(config, uid);
+        let (connected, outcome) = mpsc::sync_channel(1);
+        let (hub, given) = oneshot::channel();
+        std::thread::Builder::new().name("broker".to_owned()).spawn(move || {
+            match Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => runtime.block_on(carry(&door, requests, &connected, given)),
+                Err(error) => drop(connected.send(Err(error.into()))),
+            }
+        })?;
+        let ended = || Err(io::Error::other("the thread ended at once").into());
+        outcome.recv().unwrap_or_else(|_| ended())?;
+        Ok(Some((broker, Self(hub))))
+    }
+
+    /// Serves a hub until it stops.
+    pub(crate) fn serve(self, hub: &Arc<Inner>) {
+        // The thread waits for it and for nothing else.
+        let _ = self.0.send(hub.clone());
+    }
+}
+
+async fn carry(
+    door: &Door,
+    requests: Requests,
+    outcome: &mpsc::SyncSender<Result<(), CourierError>>,
+    given: oneshot::Receiver<Arc<Inner>>,
+) {
+    let connected = match door.connect().await {
+        Ok(connected) => connected,
+        Err(error) => return drop(outcome.send(Err(error.into()))),
+    };
+    let _ = outcome.send(Ok(()));
+    let Ok(hub) = given.await else { return };
+    tokio::select! {
+        () = node::run(&hub, door, requests, connected) => {}
+        () = hub.stopped() => {}
+    }
+}

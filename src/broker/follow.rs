@@ -1,0 +1,134 @@
+//! Topics: this node subscribes to what its connections need, and to no more.
+
+use std::collections::HashSet;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::check::{Check, INTERVAL};
+use super::engine::{Failure, Session};
+use super::{Broker, BrokerStats, Topic, catch_up};
+use crate::hub::Inner;
+use crate::user::UserId;
+
+/// Follows all that is there, then what changes, for as long as the session lasts.
+pub(super) async fn run(
+    hub: &Arc<Inner>,
+    broker: &Broker,
+    session: &Session,
+) -> Result<Infallible, Failure> {
+    let mut following =
+        Following { hub, broker, session, topics: HashSet::new(), later: Vec::new() };
+    following.subscribe(session.pulses().iter().cloned().chain([Topic::All]).collect()).await?;
+    for names in hub.channels.names() {
+        names.into_iter().for_each(|name| broker.channels.add(name));
+    }
+    for users in hub.registry.users() {
+        users.into_iter().for_each(|user| broker.users.add(user));
+    }
+    let mut check = Check::default();
+    let mut next_check = tokio::time::interval_at(Instant::now() + INTERVAL, INTERVAL);
+    loop {
+        if broker.channels.len() + broker.users.len() == 0 {
+            broker.health.follow();
+        }
+        let retry = async {
+            match following.later.is_empty() {
+                true => std::future::pending().await,
+                false => tokio::time::sleep(RETRY).await,
+            }
+        };
+        tokio::select! {
+            names = broker.channels.take(BATCH) => following.channels(names).await?,
+            users = broker.users.take(BATCH) => following.users(users).await?,
+            _ = next_check.tick() => check.run(hub, broker, session).await?,
+            () = retry => {
+                following.later.drain(..).for_each(|name| broker.channels.add(name));
+            }
+        }
+    }
+}
+
+struct Following<'a> {
+    hub: &'a Arc<Inner>,
+    broker: &'a Broker,
+    session: &'a Session,
+    /// Those that are subscribed.
+    topics: HashSet<Topic>,
+    /// Channels whose streams could not be read.
+    later: Vec<Arc<str>>,
+}
+
+impl Following<'_> {
+    /// Looks at channels again: which are wanted, and which must be read.
+    async fn channels(&mut self, names: Vec<Arc<str>>) -> Result<(), Failure> {
+        let is_here = |name: &Arc<str>| self.hub.channels.with(name, |_, _| ()).is_some();
+        let (wanted, unwanted): (Vec<_>, Vec<_>) = names.into_iter().partition(is_here);
+        // All of the chat comes by the topic that is always subscribed.
+        let of_chat = |name: &&Arc<str>| **name != self.hub.chat;
+        let topics = |names: &[Arc<str>]| -> Vec<_> {
+            names.iter().filter(of_chat).cloned().map(Topic::Channel).collect()
+        };
+        let (new, old) = (topics(&wanted), topics(&unwanted));
+        self.subscribe(new).await?;
+        self.unsubscribe(old).await?;
+        for names in wanted.chunks(READS) {
+            let failed = catch_up::run(self.hub, self.broker, self.session, names).await?;
+            self.later.extend(failed);
+        }
+        Ok(())
+    }
+
+    /// Looks at users again: which have connections.
+    async fn users(&mut self, users: Vec<UserId>) -> Result<(), Failure> {
+        let arrivals = &self.broker.arrivals;
+        let is_here =
+            |user: &UserId| self.hub.registry.targets(user).is_some() || arrivals.is_expected(user);
+        let (wanted, unwanted): (Vec<_>, Vec<_>) = users.into_iter().partition(is_here);
+        self.subscribe(wanted.iter().cloned().map(Topic::User).collect()).await?;
+        wanted.iter().for_each(|user| arrivals.follow(user));
+        self.unsubscribe(unwanted.into_iter().map(Topic::User).collect()).await
+    }
+
+    async fn subscribe(&mut self, topics: Vec<Topic>) -> Result<(), Failure> {
+        let new: Vec<_> = topics.into_iter().filter(|topic| !self.topics.contains(topic)).collect();
+        if !new.is_empty() {
+            self.session.subscribe(&new).await?;
+            self.topics.extend(new);
+            self.count();
+        }
+        Ok(())
+    }
+
+    async fn unsubscribe(&mut self, topics: Vec<Topic>) -> Result<(), Failure> {
+        let old: Vec<_> = topics.into_iter().filter(|topic| self.topics.remove(topic)).collect();
+        if !old.is_empty() {
+            self.session.unsubscribe(&old).await?;
+            self.count();
+        }
+        Ok(())
+    }
+
+    fn count(&self) {
+        self.broker.stats.topics.store(self.topics.len() as u64, Ordering::Relaxed);
+    }
+}
+
+impl BrokerStats {
+    /// Counts a topic of which something may lack: its publications have no places that would tell.
+    pub(super) fn may_lack(&self) {
+        Self::add(&self.possible_gaps, 1);
+    }
+}
+
+/// Topics that are subscribed at once.
+const BATCH: usize = 1000;
+
+/// Streams that are read at once: few, as each may be long.
+pub(super) const READS: usize = 32;
+
+/// Time until a stream that could not be read is tried again.
+const RETRY: Duration = Duration::from_secs(1);

@@ -1,0 +1,150 @@
+//! Whether the broker can be trusted: whether this node hears what it tells itself, and follows all that
+//! its connections need.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use crate::config::BrokerReady;
+
+/// What is known of the broker.
+#[derive(Debug)]
+pub(crate) struct Health {
+    ready: BrokerReady,
+    state: Mutex<State>,
+    /// The pulse that last came back, and how often: once by each server.
+    heard: watch::Sender<(u64, usize)>,
+    pulses: AtomicU64,
+    followed: watch::Sender<bool>,
+    trusted: watch::Sender<bool>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Why it is not trusted, and since when.
+    doubt: Option<(String, Instant)>,
+    /// How long a pulse last took to come back.
+    lag: Duration,
+}
+
+/// Why the broker is not trusted, and for how long.
+#[derive(Debug)]
+pub(crate) struct Doubt {
+    reason: String,
+    age: Duration,
+}
+
+impl Health {
+    pub(super) fn new(ready: BrokerReady) -> Self {
+        let doubt = Some(("it is not followed yet".to_owned(), Instant::now()));
+        Self {
+            ready,
+            state: Mutex::new(State { doubt, lag: Duration::ZERO }),
+            heard: watch::Sender::new((0, 0)),
+            pulses: AtomicU64::new(0),
+            followed: watch::Sender::new(false),
+            trusted: watch::Sender::new(false),
+        }
+    }
+
+    /// Whether there is no doubt.
+    pub(crate) fn is_trusted(&self) -> bool {
+        self.state().doubt.is_none()
+    }
+
+    /// How long a pulse last took to come back, or has been on its way in vain.
+    pub(crate) fn lag(&self) -> Duration {
+        let State { doubt, lag } = &*self.state();
+        doubt.as_ref().map_or(*lag, |(_, since)| since.elapsed().max(*lag))
+    }
+
+    /// What speaks against the node being ready: any doubt if `strictly` or set so, else one that lasts.
+    pub(crate) fn doubt(&self, strictly: bool) -> Option<Doubt> {
+        let state = self.state();
+        let (reason, since) = state.doubt.as_ref()?;
+        let grace = match self.ready {
+            BrokerReady::Grace if !strictly => GRACE,
+            _ => Duration::ZERO,
+        };
+        let age = since.elapsed();
+        (age >= grace).then(|| Doubt { reason: reason.clone(), age })
+    }
+
+    /// The session is lost.
+    pub(super) fn lose(&self, reason: String) {
+        self.followed.send_replace(false);
+        self.trusted.send_replace(false);
+        self.doubt_for(reason);
+    }
+
+    /// Something speaks against the broker; a doubt that there was goes on for that reason.
+    pub(super) fn doubt_for(&self, reason: String) {
+        let mut state = self.state();
+        let since = state.doubt.as_ref().map_or_else(Instant::now, |(_, since)| *since);
+        state.doubt = Some((reason, since));
+    }
+
+    /// All that the connections need is followed.
+    pub(super) fn follow(&self) {
+        self.followed.send_replace(true);
+    }
+
+    /// Resolves once all is followed.
+    pub(super) async fn followed(&self) {
+        // The sender is here.
+        let _ = self.followed.subscribe().wait_for(|followed| *followed).await;
+    }
+
+    /// The number of the next pulse, never given again.
+    pub(super) fn next_pulse(&self) -> u64 {
+        self.pulses.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// A pulse came back.
+    pub(super) fn hear(&self, pulse: u64) {
+        self.heard.send_modify(|(last, times)| {
+            *times = if *last == pulse { *times + 1 } else { 1 };
+            *last = pulse;
+        });
+    }
+
+    /// Resolves once a pulse has come back so many times.
+    pub(super) async fn heard(&self, pulse: u64, times: usize) {
+        let _ = self.heard.subscribe().wait_for(|heard| *heard == (pulse, times)).await;
+    }
+
+    /// A pulse came back after so long, from a broker that takes what it is given or not; says whether
+    /// that ended a doubt.
+    pub(super) fn heard_after(&self, lag: Duration, is_taken: bool) -> bool {
+        let mut state = self.state();
+        state.lag = lag;
+        let is_trusted = is_taken && *self.followed.borrow();
+        if is_trusted {
+            self.trusted.send_replace(true);
+        }
+        is_trusted && state.doubt.take().is_some()
+    }
+
+    /// Resolves once there is no doubt.
+    pub(super) async fn trusted(&self) {
+        let _ = self.trusted.subscribe().wait_for(|trusted| *trusted).await;
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A panic beside it leaves nothing half written.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Display for Doubt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the broker is in doubt for {} s: {}", self.age.as_secs(), self.reason)
+    }
+}
+
+/// How long a doubt may last before the node says that it is not ready, so that one blip does not take
+/// every node out of the balancer.
+const GRACE: Duration = Duration::from_secs(10);

@@ -1,0 +1,205 @@
+//! Who is here, as all nodes know it.
+//!
+//! What a node has entered stands under its lease, which it renews with every pulse. A node that goes
+//! without a word loses it, and all that stands under it goes at once: others pass it over, and one of them
+//! clears it away. One that comes back after that is told so, and enters its own anew under another name.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use super::agenda::Agenda;
+use super::topic::Topic;
+use crate::config::JoinLeave;
+use crate::protocol::centrifuge::ClientInfo;
+use crate::user::UserId;
+
+/// What changed of who is here, and what is known of all nodes.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    /// Users of this node who came, went, or have another number of connections.
+    pub(super) users: Agenda<UserId>,
+    /// Connections of this node that came to a channel with presence, or left it.
+    pub(super) clients: Agenda<Client>,
+    /// Leases that have ended.
+    pub(super) dead: Agenda<Arc<str>>,
+    /// Users who are present on any node.
+    present: AtomicUsize,
+    lease: Mutex<Lease>,
+    is_retired: AtomicBool,
+    /// Told when a lease was lost.
+    pub(super) lost: Notify,
+    uid: Arc<str>,
+}
+
+/// A connection on a channel: the channel's name, and what names the connection.
+pub(crate) type Client = (Arc<str>, Arc<str>);
+
+/// Under which name this node enters, and who else is alive.
+#[derive(Clone, Debug)]
+pub(super) struct Lease {
+    /// This run of this node, and how often it lost its lease.
+    pub(super) name: Arc<str>,
+    pub(super) losses: u64,
+    /// Whether it went with all that the broker had, so that nobody was told that anyone left.
+    pub(super) is_quiet: bool,
+    /// Whether it was renewed under that name.
+    pub(super) is_held: bool,
+    epoch: String,
+    nodes: Vec<Node>,
+    ended: Vec<String>,
+}
+
+/// A node that is alive.
+#[derive(Clone, Debug)]
+pub(crate) struct Node {
+    /// Its name in the ledger.
+    pub(crate) name: String,
+    /// What it says of itself, as JSON.
+    pub(crate) info: String,
+}
+
+/// What a renewal came to.
+#[derive(Debug)]
+pub(crate) struct Beat {
+    /// Whether the lease is held; if not, it was lost before.
+    pub(crate) is_renewed: bool,
+    /// Another one if all was lost.
+    pub(crate) epoch: String,
+    pub(crate) nodes: Vec<Node>,
+    /// Leases that have ended, and are not cleared away yet.
+    pub(crate) ended: Vec<String>,
+    /// Users who are present.
+    pub(crate) present: usize,
+}
+
+/// Another number of connections of a user on a node.
+#[derive(Debug)]
+pub(crate) struct UserChange {
+    pub(crate) node: Arc<str>,
+    pub(crate) user: UserId,
+    pub(crate) name: Arc<str>,
+    /// `None` if it is gone; none, if it may come back.
+    pub(crate) connections: Option<usize>,
+}
+
+/// A connection that came to a channel, or left it.
+#[derive(Debug)]
+pub(crate) struct ClientChange {
+    pub(crate) node: Arc<str>,
+    pub(crate) topic: Topic,
+    pub(crate) client: Client,
+    pub(crate) info: Arc<ClientInfo>,
+    pub(crate) is_here: bool,
+    /// Connections that its user has on the channel on that node.
+    pub(crate) connections: usize,
+    pub(crate) join_leave: JoinLeave,
+}
+
+/// What a change was among all nodes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Turn {
+    /// Whether the user came with it, or went.
+    pub(crate) is_turn: bool,
+    /// Users who are present then.
+    pub(crate) present: usize,
+}
+
+impl Node {
+    /// Whether it is that run of a node, under whichever lease.
+    pub(crate) fn is_of(&self, uid: &str) -> bool {
+        self.name.strip_prefix(uid).is_some_and(|rest| rest.starts_with('.'))
+    }
+}
+
+impl Ledger {
+    pub(super) fn new(uid: &str) -> Self {
+        let lease = Lease {
+            name: lease_name(uid, 0),
+            losses: 0,
+            is_quiet: false,
+            is_held: false,
+            epoch: String::new(),
+            nodes: Vec::new(),
+            ended: Vec::new(),
+        };
+        Self {
+            users: Agenda::default(),
+            clients: Agenda::default(),
+            dead: Agenda::default(),
+            present: AtomicUsize::new(0),
+            lease: Mutex::new(lease),
+            is_retired: AtomicBool::new(false),
+            lost: Notify::new(),
+            uid: uid.into(),
+        }
+    }
+
+    /// Notes that a user of this node came or went, or has another number of connections.
+    pub(crate) fn note_user(&self, user: &UserId) {
+        self.users.add(user.clone());
+    }
+
+    /// Notes that a connection came to a channel with presence, or left it.
+    pub(crate) fn note_client(&self, channel: &Arc<str>, client: &Arc<str>) {
+        self.clients.add((channel.clone(), client.clone()));
+    }
+
+    /// Users who are present on any node, as last heard.
+    pub(crate) fn present(&self) -> usize {
+        self.present.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_present(&self, present: usize) {
+        self.present.store(present, Ordering::Relaxed);
+    }
+
+    /// The nodes that are alive, this one included, as last heard.
+    pub(crate) fn nodes(&self) -> Vec<Node> {
+        self.lease().nodes.clone()
+    }
+
+    /// Leases that have ended, as last heard, and are not cleared away yet.
+    pub(super) fn ended(&self) -> Vec<String> {
+        self.lease().ended.clone()
+    }
+
+    /// The node ends: its lease is not renewed any more. Returns its name.
+    pub(super) fn retire(&self) -> Arc<str> {
+        self.is_retired.store(true, Ordering::Relaxed);
+        self.lease().name.clone()
+    }
+
+    pub(super) fn is_retired(&self) -> bool {
+        self.is_retired.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn lease(&self) -> MutexGuard<'_, Lease> {
+        // A panic beside it leaves nothing half written.
+        self.lease.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes note of what a renewal came to.
+    pub(super) fn renewed(&self, beat: Beat) {
+        let Beat { is_renewed, epoch, nodes, ended, present } = beat;
+        self.set_present(present);
+        let mut lease = self.lease();
+        if is_renewed {
+            lease.is_held = true;
+        } else {
+            lease.losses += 1;
+            lease.name = lease_name(&self.uid, lease.losses);
+            lease.is_quiet = epoch != lease.epoch;
+            lease.is_held = false;
+            self.lost.notify_one();
+        }
+        (lease.epoch, lease.nodes) = (epoch, nodes);
+        ended.iter().for_each(|node| self.dead.add(node.as_str().into()));
+        lease.ended = ended;
+    }
+}
+
+fn lease_name(uid: &str, losses: u64) -> Arc<str> {
+    format!("{uid}.{losses}").into()
+}

@@ -1,0 +1,292 @@
+//! How nodes meet: what is published on one reaches the peers of all.
+//!
+//! On one node there is no broker, and a publish goes straight into the ring. With one, a publish goes
+//! to the broker and comes back to every node that has someone to give it to, this one included; only
+//! then it takes its turn in the ring. So all nodes see one order, and a publish that is answered as
+//! done is one that the broker has.
+//!
+//! A channel with history is a stream at the broker, which gives each publication its place. A node with
+//! subscribers keeps a [mirror](crate::channel::mirror) of what the stream has: read once when its first
+//! subscriber comes, then fed by what is published. Whoever subscribes or recovers is answered from that.
+//! After any doubt the stream is read again from where the mirror stands: what lacks is brought in its
+//! order, and only what cannot be had any more ends subscriptions, so that their peers come back for it.
+//!
+//! Everything happens on one thread: publishes go out in the order in which they were made, and what comes
+//! waits for room in the ring, for which no shard ever waits.
+
+pub(crate) mod agenda;
+mod arrivals;
+mod catch_up;
+mod check;
+mod courier;
+mod delivery;
+mod engine;
+pub(crate) mod envelope;
+mod feed;
+mod follow;
+mod health;
+mod ledger;
+mod node;
+mod order;
+mod queue;
+mod redis;
+mod register;
+mod stats;
+mod topic;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use agenda::Agenda;
+use arc_swap::ArcSwapOption;
+use arrivals::Arrivals;
+pub(crate) use arrivals::Expected;
+use bytes::Bytes;
+pub(crate) use courier::{Courier, CourierError};
+use engine::Session;
+pub(crate) use health::Health;
+use ledger::Ledger;
+pub(crate) use ledger::UserChange;
+use order::Orders;
+pub(crate) use queue::Remember;
+use queue::{Queue, Requests};
+pub(crate) use stats::BrokerStats;
+pub(crate) use topic::Topic;
+
+use crate::channel::history::{Position, Window};
+use crate::channel::publication::Publication;
+use crate::channel::{Channel, State};
+use crate::config::Config;
+use crate::error::PublishError;
+use crate::hub::Inner;
+use crate::hub::publish::Published;
+use crate::message::Message;
+use crate::protocol::centrifuge::ClientInfo;
+use crate::receipt::Receipt;
+use crate::ring::{Audience, Room, Share};
+use crate::user::UserId;
+
+/// The broker as a node's threads see it.
+#[derive(Debug)]
+pub(crate) struct Broker {
+    queue: Queue,
+    /// Channels that came or went, or that lack something.
+    pub(crate) channels: Arc<Agenda<Arc<str>>>,
+    /// Users whose first connection came, or whose last went.
+    pub(crate) users: Agenda<UserId>,
+    arrivals: Arrivals,
+    pub(crate) health: Health,
+    pub(crate) ledger: Ledger,
+    pub(crate) stats: BrokerStats,
+    orders: Orders,
+    /// What is asked beside the publishes; `None` in doubt.
+    session: ArcSwapOption<Session>,
+    /// How long whoever needs the broker waits for it.
+    timeout: Duration,
+}
+
+impl Broker {
+    /// A broker that nobody serves yet, and what it is to be sent.
+    fn new(config: &Config, uid: &str) -> (Self, Requests) {
+        let (queue, requests) = Queue::new(&config.limits, config.broker.timeout);
+        let broker = Self {
+            queue,
+            channels: Arc::default(),
+            users: Agenda::default(),
+            arrivals: Arrivals::default(),
+            health: Health::new(config.broker.ready),
+            ledger: Ledger::new(uid),
+            stats: BrokerStats::default(),
+            orders: Orders::default(),
+            session: ArcSwapOption::empty(),
+            timeout: config.broker.timeout,
+        };
+        (broker, requests)
+    }
+
+    /// What may wait to be sent.
+    pub(crate) fn room(&self) -> &Arc<Room> {
+        self.queue.room()
+    }
+
+    /// Publishes to a channel; under an idempotency key once, on whichever nodes it is tried.
+    pub(crate) fn publish(
+        &self,
+        hub: &Inner,
+        channel: &str,
+        publication: &Publication,
+        (window, key): (Window, Option<&str>),
+        share: Option<&Arc<Share>>,
+    ) -> Receipt<Published> {
+        let is_chat = channel == &*hub.chat;
+        let subscribers = hub.channels.with(channel, |_, state| state.subscribers());
+        let chatting = if is_chat { hub.chatting() } else { 0 };
+        let connections = chatting + subscribers.unwrap_or(0);
+        let body = envelope::publication_body(publication);
+        let remember = Remember { channel: channel.into(), window, key: key.map(str::to_owned) };
+        let topic = topic_of(hub, channel);
+        let sent = self.queue.send(hub, topic, body, Some(remember), connections, share);
+        sent.map_or_else(|error| Receipt::known(Err(error)), |it| Receipt::awaited(it, |it| it))
+    }
+
+    /// Sends a message to all.
+    pub(crate) fn tell(
+        &self,
+        hub: &Inner,
+        message: &Message,
+        audience: Audience,
+        window: Window,
+        share: Option<&Arc<Share>>,
+    ) -> Receipt<usize> {
+        let connections = hub.reach(audience);
+        let body = envelope::message_body(message, audience);
+        let remember = Remember { channel: hub.chat.clone(), window, key: None };
+        let remember = window.is_open().then_some(remember);
+        self.count(self.queue.send(hub, Topic::All, body, remember, connections, share))
+    }
+
+    /// Sends a message to a user's connections.
+    pub(crate) fn send_to_user(
+        &self,
+        hub: &Inner,
+        user: &UserId,
+        message: &Message,
+    ) -> Receipt<usize> {
+        self.send_to(hub, user, envelope::unicast_body(user, message))
+    }
+
+    /// Who is on a channel.
+    async fn present(
+        &self,
+        hub: &Inner,
+        channel: &str,
+    ) -> Result<Vec<Arc<ClientInfo>>, PublishError> {
+        self.ask(hub, async |session| session.present(channel, &self.ledger.ended()).await).await
+    }
+
+    /// How many connections a user has.
+    async fn connections_of(&self, hub: &Inner, user: &UserId) -> Result<usize, PublishError> {
+        let ended = self.ledger.ended();
+        self.ask(hub, async |session| session.connections_of(user, &ended).await).await
+    }
+
+    async fn ask<T>(
+        &self,
+        hub: &Inner,
+        question: impl AsyncFnOnce(&Session) -> Result<T, String>,
+    ) -> Result<T, PublishError> {
+        let unavailable = || hub.stats.refuse(PublishError::Unavailable);
+        let session = self.session.load_full().ok_or_else(unavailable)?;
+        question(&session).await.map_err(|error| {
+            tracing::debug!(error, "the broker does not answer a question");
+            unavailable()
+        })
+    }
+
+    /// Has what this node entered go at once, as it ends.
+    pub(crate) async fn retire(&self) {
+        let lease = self.ledger.retire();
+        if let Some(session) = self.session.load_full() {
+            // Without that it goes when the lease ends.
+            let _ = tokio::time::timeout(FAREWELL, session.retire(&lease, false)).await;
+        }
+    }
+
+    /// Has a channel forget its publications on all nodes; its position stays.
+    pub(crate) async fn clear(&self, hub: &Inner, channel: &str) -> Result<(), PublishError> {
+        let session = self.session.load_full().ok_or(PublishError::Unavailable)?;
+        let cleared = session.clear(channel, &topic_of(hub, channel)).await;
+        cleared.map_err(|error| {
+            tracing::debug!(channel, error, "the broker refuses to forget");
+            hub.stats.refuse(PublishError::Uncertain)
+        })
+    }
+
+    fn send_to(&self, hub: &Inner, user: &UserId, body: Bytes) -> Receipt<usize> {
+        let (topic, connections) = (Topic::User(user.clone()), hub.user_connections(user));
+        self.count(self.queue.send(hub, topic, body, None, connections, None))
+    }
+
+    fn count(&self, sent: Result<queue::Answer, PublishError>) -> Receipt<usize> {
+        sent.map_or_else(
+            |error| Receipt::known(Err(error)),
+            |answer| Receipt::awaited(answer, |published| published.connections),
+        )
+    }
+}
+
+/// How long an ending node waits for the broker to let go of what it entered.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// By which topic a channel's publications come.
+fn topic_of(hub: &Inner, channel: &str) -> Topic {
+    if *channel == *hub.chat { Topic::All } else { Topic::Channel(channel.into()) }
+}
+
+impl Inner {
+    /// Who is on a channel, on all nodes.
+    pub(crate) async fn present(
+        &self,
+        channel: &str,
+    ) -> Result<Vec<Arc<ClientInfo>>, PublishError> {
+        if let Some(broker) = &self.broker {
+            return broker.present(self, channel).await;
+        }
+        let present = self.channels.with(channel, |_, state| state.present().cloned().collect());
+        Ok(present.unwrap_or_default())
+    }
+
+    /// How many connections a user has, on all nodes.
+    pub(crate) async fn connections_of(&self, user: &UserId) -> Result<usize, PublishError> {
+        match &self.broker {
+            Some(broker) => broker.connections_of(self, user).await,
+            None => Ok(self.user_connections(user)),
+        }
+    }
+
+    /// Whether a channel has all that its stream has, a position included that a peer has seen: perhaps on
+    /// another node, where it came earlier.
+    pub(crate) fn is_current(
+        &self,
+        channel: &Channel,
+        state: &mut State,
+        from: Option<&Position>,
+    ) -> bool {
+        let Some((broker, mirror)) = self.broker.as_ref().zip(state.mirror.as_mut()) else {
+            return true;
+        };
+        let history = &state.history;
+        let is_ahead = |from: &Position| {
+            from.epoch == *history.epoch() && from.offset >= history.next_offset()
+        };
+        if mirror.is_current() && from.is_some_and(is_ahead) && !mirror.is_fresh(Instant::now()) {
+            mirror.fall_behind();
+            broker.channels.add(channel.name.clone());
+        }
+        mirror.is_current()
+    }
+
+    /// Notes that a user's connections changed.
+    pub(crate) fn note_user(&self, user: &UserId) {
+        if let Some(broker) = &self.broker {
+            broker.users.add(user.clone());
+            broker.ledger.note_user(user);
+        }
+    }
+
+    /// Whether a channel has all that its stream has, waited for as long as the broker may take; true on
+    /// one node.
+    pub(crate) async fn followed(&self, channel: &str) -> bool {
+        let Some(broker) = &self.broker else { return true };
+        let Some(namespace) = self.config.namespace(channel) else { return true };
+        let followed = async {
+            // One that goes while it is waited for is made again; one too many is refused elsewhere.
+            while let Ok(Some(caught_up)) = self.channels.follow(channel, namespace.window()) {
+                if caught_up.await.is_ok() {
+                    break;
+                }
+            }
+        };
+        tokio::time::timeout(broker.timeout, followed).await.is_ok()
+    }
+}

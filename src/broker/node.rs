@@ -1,0 +1,205 @@
+//! This node's life with the broker: connected, served, and after every loss connected anew.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::engine::{Connected, Door, Failure, Session};
+use super::feed::{Feed, Heard, Level};
+use super::queue::Requests;
+use super::register::{self, Entered};
+use super::{Broker, BrokerStats, delivery, follow};
+use crate::error::PublishError;
+use crate::hub::Inner;
+
+/// Serves a hub for ever.
+pub(super) async fn run(
+    hub: &Arc<Inner>,
+    door: &Door,
+    mut requests: Requests,
+    connected: Connected,
+) {
+    let Some(broker) = &hub.broker else { return };
+    let (mut connected, mut entered) = (Some(connected), Entered::default());
+    loop {
+        let Connected { session, feed } = match connected.take() {
+            Some(connected) => connected,
+            None => tokio::select! {
+                connected = reconnect(broker, door) => connected,
+                () = requests.expire(hub) => return,
+            },
+        };
+        let session = Arc::new(session);
+        broker.session.store(Some(session.clone()));
+        let failure = serve(hub, broker, &session, feed, (&mut requests, &mut entered)).await;
+        broker.session.store(None);
+        lose(hub, broker, &failure);
+    }
+}
+
+/// Serves until something fails.
+async fn serve(
+    hub: &Arc<Inner>,
+    broker: &Broker,
+    session: &Session,
+    mut feed: Feed,
+    (requests, entered): (&mut Requests, &mut Entered),
+) -> Failure {
+    let level = feed.level();
+    let failed: Result<Infallible, Failure> = tokio::select! {
+        failed = publish(hub, broker, session, requests) => failed,
+        failed = receive(hub, broker, &mut feed) => failed,
+        failed = follow::run(hub, broker, session) => failed,
+        failed = register::run(hub, broker, session, entered) => failed,
+        failed = pulse(hub, broker, session, &level) => failed,
+    };
+    let Err(failure) = failed;
+    failure
+}
+
+/// Sends publishes in the order in which they were made, as many at once as wait.
+async fn publish(
+    hub: &Arc<Inner>,
+    broker: &Broker,
+    session: &Session,
+    requests: &mut Requests,
+) -> Result<Infallible, Failure> {
+    // Until then what comes back might find nobody here to give it to.
+    broker.health.followed().await;
+    loop {
+        let now = Instant::now();
+        let (overdue, batch): (Vec<_>, Vec<_>) =
+            requests.take(BATCH).await.into_iter().partition(|request| request.is_overdue(now));
+        for request in overdue {
+            request.refuse(hub, PublishError::Unavailable);
+        }
+        match session.publish(&batch).await {
+            Ok(answers) => {
+                for (request, answer) in batch.into_iter().zip(answers) {
+                    match answer {
+                        Ok(position) => {
+                            BrokerStats::add(&broker.stats.published, 1);
+                            request.accept(position);
+                        }
+                        Err(refusal) => {
+                            tracing::debug!(%refusal, "the broker refuses a publish");
+                            request.refuse(hub, PublishError::Unavailable);
+                        }
+                    }
+                }
+            }
+            Err(failure) => {
+                for request in batch {
+                    request.refuse(hub, PublishError::Uncertain);
+                }
+                return Err(failure);
+            }
+        }
+    }
+}
+
+/// Brings what comes to those that it is for.
+async fn receive(
+    hub: &Arc<Inner>,
+    broker: &Broker,
+    feed: &mut Feed,
+) -> Result<Infallible, Failure> {
+    loop {
+        let Heard { topic, payload } = feed.next().await?;
+        BrokerStats::add(&broker.stats.received, 1);
+        delivery::deliver(hub, broker, topic, &payload).await;
+        feed.done(&payload);
+    }
+}
+
+/// Tells itself something through the broker, again and again, and listens for it.
+async fn pulse(
+    hub: &Inner,
+    broker: &Broker,
+    session: &Session,
+    level: &Level,
+) -> Result<Infallible, Failure> {
+    broker.health.followed().await;
+    loop {
+        let number = broker.health.next_pulse();
+        if broker.ledger.is_retired() {
+            std::future::pending::<()>().await;
+        }
+        let lease = broker.ledger.lease().clone();
+        let (info, ttl) = (hub.info(), hub.config.broker.lease);
+        let beat = session.beat((&lease.name, &info), lease.is_held, ttl).await?;
+        let is_taken = beat.is_ok();
+        match beat {
+            Ok(beat) => broker.ledger.renewed(beat),
+            // What needs no memory there goes on.
+            Err(refusal) => broker.health.doubt_for(format!("it takes nothing: {refusal}")),
+        }
+        let sent = Instant::now();
+        session.pulse(number).await?;
+        let heard = broker.health.heard(number, session.pulses().len());
+        tokio::pin!(heard);
+        while tokio::time::timeout(PATIENCE, &mut heard).await.is_err() {
+            // What is held up here is no fault of the broker's.
+            if !level.is_held_up() {
+                return Err(Failure::new("this node does not hear itself within 3 s"));
+            }
+        }
+        if broker.health.heard_after(sent.elapsed(), is_taken) {
+            tracing::info!("the broker is trusted");
+        }
+        tokio::time::sleep(INTERVAL).await;
+    }
+}
+
+/// What comes with the end of a connection: nothing is known of what was published since.
+fn lose(hub: &Inner, broker: &Broker, failure: &Failure) {
+    tracing::warn!(%failure, "the broker is lost; connecting anew");
+    BrokerStats::add(&broker.stats.lost, 1);
+    broker.health.lose(failure.to_string());
+    for names in hub.channels.names() {
+        for name in names {
+            hub.channels.with(&name, |_, state| {
+                if let Some(mirror) = &mut state.mirror {
+                    mirror.fall_behind();
+                }
+            });
+        }
+    }
+}
+
+/// Tries until it is connected, less and less often, and not in step with other nodes.
+async fn reconnect(broker: &Broker, door: &Door) -> Connected {
+    let mut pause = PAUSE_MIN;
+    loop {
+        let jitter = fraction();
+        tokio::time::sleep(pause.mul_f64(0.5 + jitter)).await;
+        match door.connect().await {
+            Ok(connected) => return connected,
+            Err(error) => {
+                tracing::debug!(%error, "the broker is not there");
+                broker.health.lose(error.to_string());
+            }
+        }
+        pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
+/// A number from 0 to 1, by chance.
+fn fraction() -> f64 {
+    let mut bytes = [0; 2];
+    // Without chance nodes merely come back together.
+    let _ = getrandom::fill(&mut bytes);
+    f64::from(u16::from_le_bytes(bytes)) / f64::from(u16::MAX)
+}
+
+/// Publishes that are sent at once: enough that a round trip costs each of them little.
+const BATCH: usize = 256;
+
+/// Time between pulses, and how long one may take: with both a loss is known within 5 s.
+const INTERVAL: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Pauses between tries to connect: short for a server that restarts, bounded so that one that comes back
+/// need not wait.
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(2);

@@ -1,0 +1,282 @@
+//! The ledger as Redis keeps it: leases in one sorted set, by when they end, and who is here in hashes
+//! whose fields begin with the name of the lease that they stand under.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::redis::Value;
+
+use super::script::{Script, array, bulk, new_epoch, strange};
+use super::shards::Routed;
+use super::{Session, envelope};
+use crate::broker::engine::{Failure, Refusal};
+use crate::broker::envelope::Change;
+use crate::broker::ledger::{Beat, ClientChange, Node, Turn, UserChange};
+use crate::broker::topic::Topic;
+use crate::config::JoinLeave;
+use crate::protocol::centrifuge::ClientInfo;
+use crate::protocol::json::encode;
+use crate::user::UserId;
+
+impl Session {
+    /// Renews a lease for so long; one that `is_held` must not have ended.
+    pub(in crate::broker) async fn beat(
+        &self,
+        (node, info): (&str, &str),
+        is_held: bool,
+        ttl: Duration,
+    ) -> Result<Result<Beat, Refusal>, Failure> {
+        let keys = ["nodes", "infos", "epoch", "roll"].map(|what| self.names.common(what));
+        let call = self.scripts.call(Script::Beat, &keys).arg(node).arg(info);
+        let call = call.arg(usize::from(is_held)).arg(ttl.as_millis() as u64).arg(new_epoch());
+        Ok(self.one(call).await?.and_then(|answer| beat(answer).ok_or_else(strange)))
+    }
+
+    /// Has a lease end at once; what stood under it is gone already if it `is_cleared`.
+    pub(in crate::broker) async fn retire(
+        &self,
+        node: &str,
+        is_cleared: bool,
+    ) -> Result<(), Failure> {
+        let nodes = self.names.common("nodes");
+        if !is_cleared {
+            let end = Routed::new(&nodes, "ZADD").arg(&nodes).arg("XX").arg(0).arg(node);
+            return self.one(end).await.map(drop);
+        }
+        let infos = self.names.common("infos");
+        let entered = ["channels", "users", "claim"];
+        let entered = entered.map(|what| self.names.common(&format!("{what}:{node}")));
+        let commands = vec![
+            Routed::new(&nodes, "ZREM").arg(&nodes).arg(node),
+            Routed::new(&infos, "HDEL").arg(&infos).arg(node),
+            Routed::new(&entered[0], "DEL").arg(&entered),
+        ];
+        self.shards.all(commands).await.map(drop)
+    }
+
+    /// Whether it is this node that clears away what a dead one has left.
+    pub(in crate::broker) async fn claim(&self, node: &str) -> Result<bool, Failure> {
+        let key = self.names.common(&format!("claim:{node}"));
+        let claim = Routed::new(&key, "SET").arg(&key).arg("").arg("NX");
+        let claim = claim.arg("PX").arg(CLAIM.as_millis() as u64);
+        Ok(matches!(self.one(claim).await?, Ok(Value::Okay)))
+    }
+
+    /// Enters users.
+    pub(in crate::broker) async fn enter_users(
+        &self,
+        changes: &[UserChange],
+    ) -> Result<Vec<Result<Turn, Refusal>>, Failure> {
+        let calls = changes.iter().map(|change| self.enter_user(change)).collect();
+        Ok(self.shards.all(calls).await?.into_iter().map(|answer| turn(answer?)).collect())
+    }
+
+    /// Enters connections on channels, and tells the channel where its namespace has that.
+    pub(in crate::broker) async fn enter_clients(
+        &self,
+        changes: &[ClientChange],
+    ) -> Result<Vec<Result<(), Refusal>>, Failure> {
+        let calls = changes.iter().flat_map(|change| {
+            let key = self.names.common(&format!("channels:{}", change.node));
+            let note = Routed::new(&key, "SADD").arg(&key).arg(&*change.client.0);
+            [note, self.enter_client(change)]
+        });
+        let answers = self.shards.all(calls.collect()).await?;
+        let mut done = Vec::with_capacity(changes.len());
+        let mut answers = answers.into_iter();
+        while let (Some(noted), Some(entered)) = (answers.next(), answers.next()) {
+            done.push(noted.and(entered).map(drop));
+        }
+        Ok(done)
+    }
+
+    /// What it takes for all users of a node to be gone.
+    pub(in crate::broker) async fn users_of(&self, node: &str) -> Result<Vec<UserChange>, Failure> {
+        let users = self.members(&self.names.common(&format!("users:{node}"))).await?;
+        let mut changes = Vec::new();
+        for users in users.chunks(1000) {
+            let roll = self.names.common("roll");
+            let get = Routed::new(&roll, "HMGET").arg(&roll).arg(users);
+            let Ok(Value::Array(entries)) = self.one(get).await? else { continue };
+            let entries = entries.into_iter().map(|entry| bulk(entry).and_then(|it| entry_of(&it)));
+            changes.extend(users.iter().zip(entries).filter_map(|(user, entry)| {
+                let value = entry?.remove(node)?;
+                let (_, name) = value.split_once(':')?;
+                let (node, user) = (node.into(), UserId::parse(user).ok()?);
+                Some(UserChange { node, user, name: name.into(), connections: None })
+            }));
+        }
+        Ok(changes)
+    }
+
+    /// What it takes for all connections of a node to be gone from their channels.
+    pub(in crate::broker) async fn clients_of(
+        &self,
+        node: &str,
+    ) -> Result<Vec<ClientChange>, Failure> {
+        let channels = self.members(&self.names.common(&format!("channels:{node}"))).await?;
+        let mut changes = Vec::new();
+        for channel in channels {
+            let entries = self.under(&self.names.key(&channel, "present"), node).await?;
+            let channel = Arc::<str>::from(channel);
+            changes.extend(entries.into_iter().filter_map(|(client, info)| {
+                Some(ClientChange {
+                    node: node.into(),
+                    topic: Topic::All,
+                    client: (channel.clone(), client.into()),
+                    info: serde_json::from_slice(&info).ok()?,
+                    is_here: false,
+                    connections: 0,
+                    join_leave: JoinLeave::Off,
+                })
+            }));
+        }
+        Ok(changes)
+    }
+
+    /// Who is on a channel, but for what stands under leases that have ended.
+    pub(crate) async fn present(
+        &self,
+        channel: &str,
+        ended: &[String],
+    ) -> Result<Vec<Arc<ClientInfo>>, String> {
+        let key = self.names.key(channel, "present");
+        let all = Routed::new(&key, "HGETALL").arg(&key);
+        let answer = self.one(all).await.map_err(|failure| failure.to_string())?;
+        let entries = pairs(answer.map_err(|refusal| refusal.to_string())?);
+        let counts = |(field, _): &(Vec<u8>, Vec<u8>)| {
+            let lease = field.split(|byte| *byte == b'/').next().unwrap_or_default();
+            !ended.iter().any(|ended| ended.as_bytes() == lease)
+        };
+        let entries = entries.into_iter().filter(counts);
+        Ok(entries.filter_map(|(_, info)| serde_json::from_slice(&info).ok()).collect())
+    }
+
+    /// Connections of a user, but for what stands under leases that have ended.
+    pub(crate) async fn connections_of(
+        &self,
+        user: &UserId,
+        ended: &[String],
+    ) -> Result<usize, String> {
+        let roll = self.names.common("roll");
+        let get = Routed::new(&roll, "HGET").arg(&roll).arg(user.to_string());
+        let answer = self.one(get).await.map_err(|failure| failure.to_string())?;
+        let answer = answer.map_err(|refusal| refusal.to_string())?;
+        let Some(entry) = bulk(answer).and_then(|entry| entry_of(&entry)) else { return Ok(0) };
+        let counts = entry.iter().filter(|(lease, _)| !ended.contains(lease));
+        let counts = counts.filter_map(|(_, value)| value.split_once(':')?.0.parse::<usize>().ok());
+        Ok(counts.sum())
+    }
+
+    fn enter_user(&self, change: &UserChange) -> Routed {
+        let UserChange { node, user, name, connections } = change;
+        let keys = [self.names.common("roll"), self.names.common(&format!("users:{node}"))];
+        let value = connections.map_or_else(String::new, |count| format!("{count}:{name}"));
+        self.scripts.call(Script::Roll, &keys).arg(&**node).arg(user.to_string()).arg(value)
+    }
+
+    fn enter_client(&self, change: &ClientChange) -> Routed {
+        let ClientChange { node, topic, client, info, is_here, connections, join_leave } = change;
+        let (channel, client) = client;
+        let keys = [self.names.key(channel, "present"), self.names.key(channel, "users")];
+        let change = if *is_here { Change::Join } else { Change::Leave };
+        let mode = match join_leave {
+            JoinLeave::Off => "off",
+            JoinLeave::Client => "client",
+            JoinLeave::User => "user",
+        };
+        let seen = if *is_here { encode(&**info) } else { String::new() };
+        let call = self.scripts.call(Script::Enter, &keys).arg(&**node).arg(&**client);
+        let call = call.arg(seen).arg(&info.user).arg(*connections).arg(mode);
+        let call = call.arg(self.names.topic(topic));
+        let call = call.arg(envelope::placeless(&envelope::change_body(change, info)));
+        call.arg(PRESENCE_TTL.as_millis() as u64).arg(self.shards.publish_word())
+    }
+
+    async fn members(&self, key: &str) -> Result<Vec<String>, Failure> {
+        let members = Routed::new(key, "SMEMBERS").arg(key);
+        let members = match self.one(members).await? {
+            Ok(Value::Set(members) | Value::Array(members)) => members,
+            _ => Vec::new(),
+        };
+        let text = |value| bulk(value).and_then(|bytes| String::from_utf8(bytes).ok());
+        Ok(members.into_iter().filter_map(text).collect())
+    }
+
+    /// What stands under a lease in a hash.
+    async fn under(&self, key: &str, node: &str) -> Result<Vec<(String, Vec<u8>)>, Failure> {
+        let (mut found, mut cursor) = (Vec::new(), b"0".to_vec());
+        let prefix = format!("{node}/");
+        loop {
+            let scan = Routed::new(key, "HSCAN").arg(key).arg(&cursor[..]);
+            let scan = scan.arg("MATCH").arg(format!("{prefix}*")).arg("COUNT").arg(1000);
+            let answer = self.one(scan).await?;
+            let answer = answer.map_err(|refusal| Failure::new(refusal.to_string()))?;
+            let Some([next, entries]) = array(answer) else { return Ok(found) };
+            for (field, value) in pairs(entries) {
+                let field = String::from_utf8(field).ok();
+                let name = field.as_deref().and_then(|field| field.strip_prefix(&prefix));
+                found.extend(name.map(|name| (name.to_owned(), value)));
+            }
+            cursor = bulk(next).unwrap_or_default();
+            if cursor == b"0" || cursor.is_empty() {
+                return Ok(found);
+            }
+        }
+    }
+}
+
+/// What stands of a user, by lease.
+fn entry_of(text: &[u8]) -> Option<BTreeMap<String, String>> {
+    serde_json::from_slice(text).ok()
+}
+
+fn beat(answer: Value) -> Option<Beat> {
+    let [is_renewed, epoch, nodes, ended, present] = array(answer)?;
+    let text = |value| bulk(value).and_then(|bytes| String::from_utf8(bytes).ok());
+    let Value::Array(nodes) = nodes else { return None };
+    let Value::Array(ended) = ended else { return None };
+    let (Value::Int(is_renewed), Value::Int(present)) = (is_renewed, present) else { return None };
+    let nodes = nodes.into_iter().filter_map(|node| {
+        let [name, info] = array(node)?;
+        Some(Node { name: text(name)?, info: text(info)? })
+    });
+    Some(Beat {
+        is_renewed: is_renewed == 1,
+        epoch: text(epoch)?,
+        nodes: nodes.collect(),
+        ended: ended.into_iter().filter_map(text).collect(),
+        present: usize::try_from(present).ok()?,
+    })
+}
+
+fn turn(answer: Value) -> Result<Turn, Refusal> {
+    match array(answer) {
+        Some([Value::Int(is_turn), Value::Int(present)]) => {
+            Ok(Turn { is_turn: is_turn == 1, present: usize::try_from(present).unwrap_or(0) })
+        }
+        _ => Err(strange()),
+    }
+}
+
+/// Fields and values, as either version of the protocol gives them.
+fn pairs(value: Value) -> Vec<(Vec<u8>, Vec<u8>)> {
+    match value {
+        Value::Map(pairs) => {
+            pairs.into_iter().filter_map(|(field, value)| bulk(field).zip(bulk(value))).collect()
+        }
+        Value::Array(values) => {
+            let mut values = values.into_iter().filter_map(bulk);
+            std::iter::from_fn(|| values.next().zip(values.next())).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// How long what stands of a channel is kept after the last change: for when no node is left to clear it
+/// away.
+const PRESENCE_TTL: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How long clearing away may take before another node tries.
+const CLAIM: Duration = Duration::from_secs(30);

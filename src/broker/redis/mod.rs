@@ -1,0 +1,119 @@
+//! Redis, or what speaks as it does, as the broker: topics by pub/sub, streams as its Streams.
+
+mod connect;
+mod error;
+mod lease;
+mod script;
+mod shards;
+
+use std::fmt;
+
+use ::redis::Value;
+pub(super) use connect::Door;
+pub(super) use error::ConnectError;
+use script::Scripts;
+use shards::{Routed, Shards};
+
+use super::engine::{Failure, Read, Refusal, Stream};
+use super::envelope;
+use super::queue::{Remember, Request};
+use super::topic::{Names, Topic};
+use crate::channel::history::Position;
+
+/// Connections to one server, or to each of a cluster, for as long as all of them last.
+pub(crate) struct Session {
+    shards: Shards,
+    names: Names,
+    scripts: Scripts,
+    /// What this node tells itself by, one for each server.
+    pulses: Vec<Topic>,
+}
+
+impl Session {
+    /// Publishes, all in order; says of each what became of it.
+    pub(super) async fn publish(
+        &self,
+        batch: &[Request],
+    ) -> Result<Vec<Result<Position, Refusal>>, Failure> {
+        let commands = batch.iter().map(|request| self.command(request)).collect();
+        let answers = self.shards.all(commands).await?;
+        Ok(answers.into_iter().map(|answer| script::place(answer?)).collect())
+    }
+
+    /// What this node is to subscribe to, to hear itself.
+    pub(super) fn pulses(&self) -> &[Topic] {
+        &self.pulses
+    }
+
+    /// Tells itself something, by every server.
+    pub(super) async fn pulse(&self, number: u64) -> Result<(), Failure> {
+        let body = envelope::placeless(&envelope::pulse_body(number));
+        let pulses = self.pulses.iter().map(|topic| self.say(topic, &body)).collect();
+        self.shards.all(pulses).await.map(drop)
+    }
+
+    pub(super) async fn subscribe(&self, topics: &[Topic]) -> Result<(), Failure> {
+        self.shards.subscribe(topics.iter().map(|topic| self.names.topic(topic)).collect()).await
+    }
+
+    pub(super) async fn unsubscribe(&self, topics: &[Topic]) -> Result<(), Failure> {
+        self.shards.unsubscribe(topics.iter().map(|topic| self.names.topic(topic)).collect()).await
+    }
+
+    /// Reads streams.
+    pub(super) async fn read(
+        &self,
+        reads: impl Iterator<Item = &Read>,
+    ) -> Result<Vec<Result<Stream, Refusal>>, Failure> {
+        let reads = reads.map(|read| self.scripts.read(&self.names, read)).collect();
+        let answers = self.shards.all(reads).await?;
+        Ok(answers.into_iter().map(|answer| script::stream(answer?)).collect())
+    }
+
+    /// Has a channel's stream forget; its place stays.
+    pub(crate) async fn clear(&self, channel: &str, topic: &Topic) -> Result<(), String> {
+        let key = self.names.key(channel, "stream");
+        let forget = Routed::new(&key, "DEL").arg(&key);
+        let tell = self.say(topic, &envelope::placeless(&envelope::clear_body()));
+        let answers = self.shards.all(vec![forget, tell]).await;
+        let answers = answers.map_err(|failure| failure.to_string())?;
+        answers.into_iter().try_for_each(|answer| match answer {
+            Ok(_) => Ok(()),
+            Err(refusal) => Err(refusal.to_string()),
+        })
+    }
+
+    fn command(&self, request: &Request) -> Routed {
+        match &request.remember {
+            Some(it) if it.needs_script() => {
+                let topic = self.names.topic(&request.topic);
+                let word = self.shards.publish_word();
+                self.scripts.publish(&self.names, (word, topic), &request.body, it)
+            }
+            _ => self.say(&request.topic, &envelope::placeless(&request.body)),
+        }
+    }
+
+    fn say(&self, topic: &Topic, payload: &[u8]) -> Routed {
+        let topic = self.names.topic(topic);
+        Routed::new(&topic, self.shards.publish_word()).arg(&topic).arg(payload)
+    }
+
+    /// Carries out one command.
+    async fn one(&self, command: Routed) -> Result<Result<Value, Refusal>, Failure> {
+        let mut answers = self.shards.all(vec![command]).await?;
+        Ok(answers.pop().unwrap_or_else(|| Err(script::strange())))
+    }
+}
+
+impl Remember {
+    fn needs_script(&self) -> bool {
+        self.window.is_open() || self.key.is_some()
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("names", &self.names).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,93 @@
+//! Whether a channel of this node has what its stream at the broker has.
+
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+/// How a channel stands to its stream. While it is behind nobody may subscribe, and nothing that comes
+/// is brought to those who are there: what the stream has is read first, in its order.
+#[derive(Debug, Default)]
+pub(crate) struct Mirror {
+    /// When the stream was last read, if nothing lacks since.
+    read: Option<Instant>,
+    /// The highest offset that came while it was behind.
+    seen: u64,
+    /// Whether it has a place in its stream from which it can go on.
+    has_place: bool,
+    waiting: Vec<oneshot::Sender<()>>,
+}
+
+impl Mirror {
+    pub(crate) fn is_current(&self) -> bool {
+        self.read.is_some()
+    }
+
+    /// Whether it has a place in its stream from which it can go on.
+    pub(crate) fn has_place(&self) -> bool {
+        self.has_place
+    }
+
+    /// Whether it was read so lately that what it has not is not there.
+    pub(crate) fn is_fresh(&self, now: Instant) -> bool {
+        self.read.is_some_and(|read| now.saturating_duration_since(read) < FRESH)
+    }
+
+    /// Something lacks, or may.
+    pub(crate) fn fall_behind(&mut self) {
+        (self.read, self.seen) = (None, 0);
+    }
+
+    /// Takes note of a publication that is not brought, as it is behind.
+    pub(crate) fn pass_over(&mut self, offset: u64) {
+        self.seen = self.seen.max(offset);
+    }
+
+    /// The stream was read up to `top`; false if it has gone on since.
+    pub(crate) fn catch_up(&mut self, top: u64, now: Instant) -> bool {
+        if self.seen > top {
+            return false;
+        }
+        (self.read, self.has_place) = (Some(now), true);
+        for waiting in self.waiting.drain(..) {
+            // Who gave up no longer listens.
+            let _ = waiting.send(());
+        }
+        true
+    }
+
+    /// Resolves once it is current; with an error if the channel goes before.
+    pub(crate) fn caught_up(&mut self) -> oneshot::Receiver<()> {
+        let (sender, receiver) = oneshot::channel();
+        self.waiting.retain(|waiting| !waiting.is_closed());
+        self.waiting.push(sender);
+        receiver
+    }
+}
+
+/// How long what was read counts as all there is: longer than a message takes from node to node.
+const FRESH: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_came_meanwhile_must_be_read_too() {
+        let (mut mirror, now) = (Mirror::default(), Instant::now());
+        mirror.pass_over(7);
+        assert!(!mirror.catch_up(6, now) && !mirror.is_current());
+        assert!(mirror.catch_up(7, now) && mirror.is_fresh(now));
+        assert!(!mirror.is_fresh(now + FRESH) && mirror.is_current());
+        mirror.fall_behind();
+        assert!(!mirror.is_current());
+    }
+
+    #[test]
+    fn who_waits_is_told_once_it_is_current() {
+        let mut mirror = Mirror::default();
+        let mut waiting = mirror.caught_up();
+        assert!(waiting.try_recv().is_err());
+        assert!(mirror.catch_up(0, Instant::now()));
+        assert_eq!(waiting.try_recv(), Ok(()));
+    }
+}

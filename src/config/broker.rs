@@ -1,0 +1,115 @@
+//! `broker.*`: how nodes meet.
+
+use std::time::Duration;
+
+use super::Secret;
+use super::choice::choice;
+
+/// `broker.*`.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Broker {
+    /// What the nodes meet over.
+    pub kind: BrokerKind,
+    /// What the names begin with of all that is kept there; nodes with the same are one cluster.
+    pub prefix: String,
+    /// When a doubt about the broker makes a node not ready.
+    pub ready: BrokerReady,
+    /// How long whoever needs the broker waits for it.
+    pub timeout: Duration,
+    /// How long who was on a node that is gone still counts as present.
+    pub lease: Duration,
+    /// `broker.redis.*`.
+    pub redis: Redis,
+}
+
+/// `broker.redis.*`.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Redis {
+    /// Where the server is: `redis://` or, with TLS, `rediss://`; of Sentinels or a cluster several,
+    /// separated by commas.
+    pub url: String,
+    /// What is there.
+    pub mode: RedisMode,
+    /// What Sentinels call the primary.
+    pub primary: String,
+    /// The Sentinels' own password, if they have one.
+    pub sentinel_password: Option<Secret>,
+    /// The password, if it does not stand in the URL.
+    pub password: Option<Secret>,
+    /// A file of certificates to trust instead of the system's.
+    pub ca_file: String,
+}
+
+choice! {
+    /// `broker.kind`.
+    pub enum BrokerKind {
+        /// There is one node.
+        "local" => Local,
+        /// Redis, or what speaks as it does.
+        "redis" => Redis,
+    }
+}
+
+choice! {
+    /// `broker.redis.mode`.
+    pub enum RedisMode {
+        /// One server.
+        "single" => Single,
+        /// Sentinels, which know who the primary is.
+        "sentinel" => Sentinel,
+        /// A cluster.
+        "cluster" => Cluster,
+    }
+}
+
+choice! {
+    /// `broker.ready`.
+    pub enum BrokerReady {
+        /// A doubt that lasts 10 s.
+        "grace" => Grace,
+        /// Any doubt.
+        "strict" => Strict,
+    }
+}
+
+impl Default for Broker {
+    fn default() -> Self {
+        Self {
+            kind: BrokerKind::Local,
+            prefix: "fanfare".to_owned(),
+            ready: BrokerReady::Grace,
+            timeout: Duration::from_secs(5),
+            lease: Duration::from_secs(15),
+            redis: Redis::default(),
+        }
+    }
+}
+
+impl Default for Redis {
+    fn default() -> Self {
+        Self {
+            url: "redis://127.0.0.1:6379".to_owned(),
+            mode: RedisMode::Single,
+            primary: "mymaster".to_owned(),
+            sentinel_password: None,
+            password: None,
+            ca_file: String::new(),
+        }
+    }
+}
+
+/// Whether it can begin names: without what names part their parts by.
+pub(super) fn is_prefix(text: &str) -> bool {
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    (1..=64).contains(&text.len()) && text.chars().all(is_allowed)
+}
+
+/// Whether it may be the addresses of servers of Redis.
+pub(super) fn is_redis_url(text: &str) -> bool {
+    text.split(',').map(str::trim).all(|url| {
+        let rest = url.strip_prefix("redis://").or_else(|| url.strip_prefix("rediss://"));
+        rest.is_some_and(|rest| !rest.is_empty())
+    })
+}

@@ -1,0 +1,157 @@
+//! What is done on one node and seen on another.
+
+use fanfare::UserId;
+use serde_json::json;
+
+use crate::client::{Client, data};
+use crate::node::{node, node_with, subscriber};
+use crate::redis::Redis;
+use crate::support::*;
+
+#[test]
+fn what_is_published_on_one_node_comes_on_all_in_one_order() {
+    let redis = Redis::start();
+    let nodes = [node(&redis.url()), node(&redis.url()), node(&redis.url())];
+    let mut clients: Vec<_> = nodes.iter().map(|node| subscriber(node, 1, "news:a")).collect();
+    for i in 0..30 {
+        nodes[i % 3].publish("news:a", &json!(i));
+    }
+    for client in &mut clients {
+        for i in 0..30 {
+            let push = client.push();
+            assert_eq!((&push["pub"]["data"], &push["pub"]["offset"]), (&json!(i), &json!(i + 1)));
+        }
+    }
+    assert_eq!(nodes[0].result("history", &json!({"channel": "news:a"}))["offset"], 30);
+}
+
+#[test]
+fn a_client_that_comes_back_on_another_node_is_given_what_it_missed() {
+    let redis = Redis::start();
+    let (here, there) = (node(&redis.url()), node(&redis.url()));
+    let mut client = here.client(1);
+    let epoch = client.subscribe("news:a")["epoch"].clone();
+    here.publish("news:a", &json!(1));
+    client.must_hear("news:a", &json!(1));
+    drop(client);
+    for i in 2..=4 {
+        here.publish("news:a", &json!(i));
+    }
+    let mut client = there.client(1);
+    let entered = client.recover("news:a", 1, &epoch);
+    assert_eq!(entered["recovered"], true, "{entered}");
+    assert_eq!(data(&entered["publications"]), [json!(2), json!(3), json!(4)]);
+    here.publish("news:a", &json!(5));
+    client.must_hear("news:a", &json!(5));
+}
+
+#[test]
+fn a_channel_without_history_comes_on_all_nodes_too() {
+    let redis = Redis::start();
+    let (here, there) = (node(&redis.url()), node(&redis.url()));
+    let mut clients = [subscriber(&here, 1, "open:a"), subscriber(&there, 2, "open:a")];
+    clients[0].call("publish", &json!({"channel": "open:a", "data": "hi"}));
+    for client in &mut clients {
+        let push = client.push();
+        assert_eq!(
+            (&push["pub"]["data"], &push["pub"]["info"]["user"]),
+            (&json!("hi"), &json!("1"))
+        );
+    }
+}
+
+#[test]
+fn a_user_has_what_is_sent_to_it_on_every_node() {
+    let redis = Redis::start();
+    let nodes = [node(&redis.url()), node(&redis.url())];
+    let mut tabs: Vec<_> = nodes.iter().map(|node| node.connect(42)).collect();
+    for node in &nodes {
+        node.hub.send_to_user(&UserId::from(42), "to 42").wait().unwrap();
+        wait_until("both tabs count", || {
+            node.result("user", &json!({"user": 42}))["connections"] == 2
+        });
+    }
+    nodes[0].hub.broadcast("to all").wait().unwrap();
+    nodes[1].result("disconnect", &json!({"user": 42}));
+    for tab in &mut tabs {
+        for text in ["to 42", "to 42", "to all"] {
+            assert_eq!(tab.read_frame().text(), text);
+        }
+        assert_eq!(tab.read_close().0, 3503);
+    }
+}
+
+#[test]
+fn the_chat_is_one_on_all_nodes() {
+    let redis = Redis::start();
+    let (here, there) = (node(&redis.url()), node(&redis.url()));
+    let (mut one, mut other) = (here.connect(1), there.connect(2));
+    one.send_text(r#"{"type":"message","body":"hi"}"#);
+    for peer in [&mut one, &mut other] {
+        assert!(peer.read_text().contains(r#""body":"hi""#));
+    }
+}
+
+#[test]
+fn orders_reach_the_connections_of_every_node() {
+    let redis = Redis::start();
+    let (here, there) = (node(&redis.url()), node(&redis.url()));
+    let mut clients = [here.client(42), there.client(42)];
+    let order = json!({"user": "42", "channel": "news:a", "data": {"by": "order"}});
+    assert_eq!(here.result("subscribe", &order)["connections"], 1);
+    for client in &mut clients {
+        let push = client.push();
+        assert_eq!(push["subscribe"]["data"], json!({"by": "order"}), "{push}");
+    }
+    there.publish("news:a", &json!(1));
+    for client in &mut clients {
+        client.must_hear("news:a", &json!(1));
+    }
+    there.result("unsubscribe", &json!({"user": "42", "channel": "news:a"}));
+    for client in &mut clients {
+        assert_eq!(client.push()["unsubscribe"]["code"], 2000);
+    }
+}
+
+#[test]
+fn an_idempotency_key_counts_on_all_nodes() {
+    let redis = Redis::start();
+    let (here, there) = (node(&redis.url()), node(&redis.url()));
+    let mut client = subscriber(&there, 1, "news:a");
+    let publish = json!({"channel": "news:a", "data": 1, "idempotency_key": "k"});
+    let (first, again) = (here.result("publish", &publish), there.result("publish", &publish));
+    assert_eq!((&first["offset"], &first["epoch"]), (&again["offset"], &again["epoch"]));
+    there.publish("news:a", &json!(2));
+    client.must_hear("news:a", &json!(1));
+    client.must_hear("news:a", &json!(2));
+}
+
+#[test]
+fn history_is_forgotten_on_all_nodes() {
+    let redis = Redis::start();
+    let (here, there) = (node(&redis.url()), node(&redis.url()));
+    let mut client = subscriber(&there, 1, "news:a");
+    here.publish("news:a", &json!(1));
+    client.must_hear("news:a", &json!(1));
+    here.result("history_remove", &json!({"channel": "news:a"}));
+    here.publish("news:a", &json!(2));
+    client.must_hear("news:a", &json!(2));
+    for node in [&here, &there] {
+        let history = node.result("history", &json!({"channel": "news:a", "limit": 9}));
+        assert_eq!(
+            (data(&history["publications"]), &history["offset"]),
+            (vec![json!(2)], &json!(2))
+        );
+    }
+}
+
+#[test]
+fn prefixes_keep_clusters_apart() {
+    let redis = Redis::start();
+    let ours = node_with(&redis.url(), |config| config.broker.prefix = "ours".to_owned());
+    let theirs = node_with(&redis.url(), |config| config.broker.prefix = "theirs".to_owned());
+    let mut client: Client = subscriber(&ours, 1, "news:a");
+    theirs.publish("news:a", &json!("theirs"));
+    ours.publish("news:a", &json!("ours"));
+    client.must_hear("news:a", &json!("ours"));
+}

@@ -1,0 +1,261 @@
+//! A broker that fails: doubt is told, nothing that was accepted is lost, and all heals by itself.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::client::Client;
+use crate::node::{node, node_with, subscriber};
+use crate::proxy::Proxy;
+use crate::redis::Redis;
+use crate::support::*;
+
+/// Publishes until one is accepted; returns its offset.
+fn publish_until_accepted(node: &TestServer, channel: &str, data: &Value) -> u64 {
+    let mut offset = 0;
+    wait_until("a publish is accepted", || match node.try_publish(channel, data) {
+        Ok(accepted) => {
+            offset = accepted;
+            true
+        }
+        Err(code) => {
+            assert_eq!(code, 100);
+            false
+        }
+    });
+    offset
+}
+
+/// Reads publications up to this one; each must follow the one before.
+fn hear_up_to(client: &mut Client, after: u64, last: u64) {
+    for offset in after + 1..=last {
+        let push = client.push();
+        assert_eq!(push["pub"]["offset"], offset, "{push}");
+    }
+}
+
+/// What a node says must be true within five seconds.
+fn within_five_seconds(what: impl FnOnce()) {
+    let begun = Instant::now();
+    what();
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn a_broker_that_is_killed_is_told_and_all_goes_on_once_it_is_back() {
+    let mut redis = Redis::persistent();
+    let nodes = [node(&redis.url()), node(&redis.url())];
+    let mut clients = [subscriber(&nodes[0], 1, "news:a"), subscriber(&nodes[1], 2, "news:a")];
+    nodes[0].publish("news:a", &json!(1));
+    redis.kill();
+    within_five_seconds(|| nodes.iter().for_each(|node| drop(node.until_in_doubt())));
+    assert_eq!(nodes[0].readiness("").0, 200);
+    assert_eq!(nodes[0].metric("fanfare_broker_up "), 0.0);
+    assert_eq!(nodes[0].try_publish("news:a", &json!("lost")), Err(100));
+    redis.restart();
+    let last = publish_until_accepted(&nodes[1], "news:a", &json!(2));
+    for client in &mut clients {
+        hear_up_to(client, 0, last);
+    }
+    nodes.iter().for_each(TestServer::until_trusted);
+    assert_eq!(nodes[0].metric("fanfare_broker_up "), 1.0);
+    assert!(nodes[0].metric(r#"fanfare_broker_doubts_total{outcome="repaired"}"#) >= 1.0);
+}
+
+#[test]
+fn what_was_published_while_a_node_was_cut_off_is_brought_to_its_subscribers() {
+    let redis = Redis::start();
+    let mut proxy = Proxy::to(redis.port());
+    let far = node(&format!("redis://{}", proxy.address()));
+    let near = node(&redis.url());
+    let mut client = subscriber(&far, 1, "news:a");
+    near.publish("news:a", &json!(1));
+    client.must_hear("news:a", &json!(1));
+    proxy.refuse();
+    proxy.cut();
+    far.until_in_doubt();
+    for i in 2..=50 {
+        near.publish("news:a", &json!(i));
+    }
+    proxy.accept();
+    far.until_trusted();
+    near.publish("news:a", &json!(51));
+    hear_up_to(&mut client, 1, 51);
+}
+
+#[test]
+fn a_half_open_connection_is_found_and_replaced() {
+    let redis = Redis::start();
+    let proxy = Proxy::to(redis.port());
+    let far = node(&format!("redis://{}", proxy.address()));
+    let near = node(&redis.url());
+    let mut client = subscriber(&far, 1, "news:a");
+    proxy.hold();
+    for i in 1..=5 {
+        near.publish("news:a", &json!(i));
+    }
+    within_five_seconds(|| drop(far.until_in_doubt()));
+    proxy.cut();
+    proxy.release();
+    hear_up_to(&mut client, 0, 5);
+    far.until_trusted();
+}
+
+#[test]
+fn a_paused_broker_is_told_and_nothing_accepted_is_lost() {
+    let redis = Redis::start();
+    let nodes = [node(&redis.url()), node(&redis.url())];
+    let mut client = subscriber(&nodes[1], 1, "news:a");
+    nodes[0].publish("news:a", &json!(1));
+    redis.pause();
+    within_five_seconds(|| nodes.iter().for_each(|node| drop(node.until_in_doubt())));
+    let paused = Instant::now();
+    assert_eq!(nodes[0].try_publish("news:a", &json!("uncertain")), Err(100));
+    wait_until("the doubt outlasts the grace", || nodes[0].readiness("").0 == 503);
+    assert!(paused.elapsed() < Duration::from_secs(12));
+    // Existing sockets and what needs no broker go on.
+    let mut peer = nodes[0].connect(7);
+    peer.send_text(r#"{"type":"ping"}"#);
+    assert_eq!(peer.read_text(), r#"{"type":"pong"}"#);
+    std::thread::sleep(Duration::from_secs(30).saturating_sub(paused.elapsed()));
+    redis.resume();
+    let last = publish_until_accepted(&nodes[0], "news:a", &json!(2));
+    hear_up_to(&mut client, 0, last);
+    nodes.iter().for_each(TestServer::until_trusted);
+}
+
+#[test]
+fn a_broker_that_comes_back_empty_is_another_stream_and_subscribers_are_told() {
+    let mut redis = Redis::start();
+    let node = node(&redis.url());
+    let mut client = node.client(1);
+    let epoch = client.subscribe("news:a")["epoch"].clone();
+    node.publish("news:a", &json!(1));
+    client.must_hear("news:a", &json!(1));
+    redis.kill();
+    redis.restart_empty();
+    assert_eq!(client.push()["unsubscribe"]["code"], 2500);
+    let entered = client.recover("news:a", 1, &epoch);
+    assert_eq!(
+        (&entered["recovered"], entered["epoch"] == epoch),
+        (&Value::Null, false),
+        "{entered}"
+    );
+    publish_until_accepted(&node, "news:a", &json!(2));
+    client.must_hear("news:a", &json!(2));
+}
+
+#[test]
+fn connections_that_the_broker_kills_are_replaced() {
+    let redis = Redis::start();
+    let node = node(&redis.url());
+    let mut client = subscriber(&node, 1, "news:a");
+    for kind in ["pubsub", "normal"] {
+        redis.cli(&["client", "kill", "type", kind]);
+        wait_until("the loss is counted", || node.metric("fanfare_broker_lost_total ") >= 1.0);
+    }
+    let last = publish_until_accepted(&node, "news:a", &json!(1));
+    hear_up_to(&mut client, 0, last);
+    node.until_trusted();
+}
+
+#[test]
+fn a_broker_without_memory_refuses_and_what_is_there_stays() {
+    let redis = Redis::start();
+    let node = node(&redis.url());
+    let mut client = subscriber(&node, 1, "news:a");
+    node.publish("news:a", &json!(1));
+    client.must_hear("news:a", &json!(1));
+    redis.cli(&["config", "set", "maxmemory", "1mb"]);
+    assert_eq!(node.try_publish("news:a", &json!("refused")), Err(100));
+    within_five_seconds(|| assert!(node.until_in_doubt().contains("OOM")));
+    // What the broker need not remember goes on.
+    node.hub.send_to_user(&1.into(), "1").wait().unwrap();
+    assert_eq!(client.push()["message"]["data"], 1);
+    redis.cli(&["config", "set", "maxmemory", "0"]);
+    let last = publish_until_accepted(&node, "news:a", &json!(2));
+    hear_up_to(&mut client, 1, last);
+}
+
+#[test]
+fn a_broker_that_cannot_save_refuses() {
+    let redis = Redis::with(&["--save", "3600 1"]);
+    let node = node(&redis.url());
+    let mut client = subscriber(&node, 1, "news:a");
+    node.publish("news:a", &json!(1));
+    let directory = redis.cli(&["config", "get", "dir"]);
+    let blocked = Path::new(directory.lines().last().unwrap()).join("dump.rdb");
+    std::fs::create_dir(&blocked).unwrap();
+    redis.cli(&["bgsave"]);
+    wait_until("writes are refused", || node.try_publish("news:a", &json!("refused")) == Err(100));
+    std::fs::remove_dir(&blocked).unwrap();
+    redis.cli(&["bgsave"]);
+    let last = publish_until_accepted(&node, "news:a", &json!(2));
+    hear_up_to(&mut client, 0, last);
+}
+
+#[test]
+fn a_full_buffer_at_the_broker_loses_nothing() {
+    let redis = Redis::with(&["--client-output-buffer-limit", "pubsub 64kb 0 0"]);
+    let proxy = Proxy::to(redis.port());
+    let far = node(&format!("redis://{}", proxy.address()));
+    let near = node(&redis.url());
+    let mut client = subscriber(&far, 1, "news:a");
+    proxy.hold();
+    let text = "x".repeat(8 << 10);
+    for i in 1..=900 {
+        near.publish("news:a", &json!({"i": i, "text": text}));
+    }
+    proxy.release();
+    hear_up_to(&mut client, 0, 900);
+    far.until_trusted();
+}
+
+#[test]
+fn strict_readiness_is_a_setting_too() {
+    let mut redis = Redis::start();
+    let node = node_with(&redis.url(), |config| {
+        config.broker.ready = fanfare::config::BrokerReady::Strict;
+    });
+    redis.kill();
+    wait_until("it is not ready", || node.readiness("").0 == 503);
+    let (_, why) = node.readiness("");
+    assert!(why.starts_with("the broker is in doubt for "), "{why}");
+}
+
+#[test]
+fn what_was_published_and_never_heard_is_found_in_the_stream() {
+    let redis = Redis::start();
+    let node = node(&redis.url());
+    let mut client = subscriber(&node, 1, "news:a");
+    node.publish("news:a", &json!(1));
+    client.must_hear("news:a", &json!(1));
+    let stream = "fanfare:v1:{c:news:a}:stream";
+    redis.cli(&["hincrby", "fanfare:v1:{c:news:a}:meta", "offset", "1"]);
+    redis.cli(&["xadd", stream, "2-0", "t", "0", "b", "p0:2"]);
+    // Two looks, of which the second finds that it still lacks, are further apart than a peer waits.
+    std::thread::sleep(Duration::from_secs(25));
+    client.must_hear("news:a", &json!(2));
+}
+
+#[test]
+fn offsets_that_are_given_twice_make_another_stream() {
+    let redis = Redis::start();
+    let proxy = Proxy::to(redis.port());
+    let node = node(&format!("redis://{}", proxy.address()));
+    let mut client = node.client(1);
+    let epoch = client.subscribe("news:a")["epoch"].clone();
+    node.publish("news:a", &json!("lost"));
+    client.must_hear("news:a", &json!("lost"));
+    // As a replica has it that lacked the last publication, and has been given another one.
+    proxy.hold();
+    let stream = "fanfare:v1:{c:news:a}:stream";
+    redis.cli(&["del", stream]);
+    redis.cli(&["xadd", stream, "1-0", "t", "0", "b", r#"p0:"other""#]);
+    proxy.cut();
+    proxy.release();
+    assert_eq!(client.push()["unsubscribe"]["code"], 2500);
+    let entered = client.recover("news:a", 1, &epoch);
+    assert!(entered["recovered"].is_null() && entered["epoch"] != epoch, "{entered}");
+}

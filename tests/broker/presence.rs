@@ -1,0 +1,160 @@
+//! Who is here, as all nodes know it.
+
+use std::time::Duration;
+
+use fanfare::config::{Announce, JoinLeave, Switch};
+use fanfare::{Config, UserId};
+use serde_json::json;
+
+use crate::client::namespace;
+use crate::node::{node, node_with, subscriber};
+use crate::redis::Redis;
+use crate::support::*;
+
+/// Users are told of each other, and linger briefly.
+fn announce(config: &mut Config) {
+    config.chat.announce = Announce::User;
+    config.chat.linger = Duration::from_millis(300);
+    namespace(config, "room", |room| {
+        room.presence = Switch::On;
+        room.join_leave = JoinLeave::User;
+    });
+}
+
+#[test]
+fn a_user_joins_and_leaves_once_however_many_nodes_it_is_on() {
+    let redis = Redis::start();
+    let nodes = [node_with(&redis.url(), announce), node_with(&redis.url(), announce)];
+    let mut watcher = nodes[0].open(1);
+    assert!(watcher.read_text().contains(r#""user_joined","user_id":1"#));
+    let mut tabs = Vec::new();
+    for node in &nodes {
+        let mut tab = node.open(42);
+        let text = tab.read_text();
+        assert!(
+            text.contains(r#""user_joined","user_id":42"#) && text.contains(r#""count":2"#),
+            "{text}"
+        );
+        tabs.push(tab);
+    }
+    assert!(watcher.read_text().contains(r#""user_joined","user_id":42"#));
+    tabs.remove(0);
+    std::thread::sleep(Duration::from_millis(600));
+    nodes[1].hub.broadcast("still here").wait().unwrap();
+    assert_eq!(watcher.read_text(), "still here");
+    tabs.clear();
+    let text = watcher.read_text();
+    assert!(
+        text.contains(r#""user_left","user_id":42"#) && text.contains(r#""count":1"#),
+        "{text}"
+    );
+}
+
+#[test]
+fn presence_of_a_channel_has_the_clients_of_all_nodes() {
+    let redis = Redis::start();
+    let (here, there) = (node(&redis.url()), node(&redis.url()));
+    let mut one = subscriber(&here, 1, "news:a");
+    let other = subscriber(&there, 2, "news:a");
+    let count = |node: &TestServer| {
+        let stats = node.result("presence_stats", &json!({"channel": "news:a"}));
+        (stats["num_clients"].as_u64().unwrap(), stats["num_users"].as_u64().unwrap())
+    };
+    for node in [&here, &there] {
+        wait_until("both are seen", || count(node) == (2, 2));
+    }
+    let present = one.call("presence", &json!({"channel": "news:a"}));
+    let mut users: Vec<_> = present["presence"].as_object().unwrap().values().collect();
+    users.sort_by_key(|info| info["user"].to_string());
+    assert_eq!((&users[0]["user"], &users[1]["user"]), (&json!("1"), &json!("2")));
+    assert_eq!(one.call("presence_stats", &json!({"channel": "news:a"}))["num_users"], 2);
+    drop(other);
+    wait_until("one is seen", || count(&here) == (1, 1));
+}
+
+#[test]
+fn joins_and_leaves_of_a_channel_are_told_on_all_nodes_by_user() {
+    let redis = Redis::start();
+    let nodes = [node_with(&redis.url(), announce), node_with(&redis.url(), announce)];
+    let mut watcher = nodes[0].client(1);
+    let watching = json!({"channel": "room:a", "join_leave": true});
+    watcher.call("subscribe", &watching);
+    assert_eq!(watcher.push()["join"]["info"]["user"], "1");
+    let mut tabs: Vec<_> = nodes.iter().map(|node| subscriber(node, 42, "room:a")).collect();
+    assert_eq!(watcher.push()["join"]["info"]["user"], "42");
+    tabs.remove(0);
+    let stats = |node: &TestServer| node.result("presence_stats", &json!({"channel": "room:a"}));
+    wait_until("one tab is left", || stats(&nodes[1])["num_clients"] == 2);
+    nodes[1].publish("room:a", &json!("still here"));
+    watcher.must_hear("room:a", &json!("still here"));
+    tabs.clear();
+    assert_eq!(watcher.push()["leave"]["info"]["user"], "42");
+}
+
+#[test]
+fn whoever_was_on_a_node_that_is_gone_leaves_within_its_lease() {
+    let redis = Redis::start();
+    let here = node_with(&redis.url(), announce);
+    let mut watcher = here.open(1);
+    watcher.read_text();
+    let gone = redis.cli(&["--raw", "zadd", "fanfare:v1:{all}:cluster:nodes", "99", "ghost.0"]);
+    assert_eq!(gone, "1");
+    redis.cli(&["hset", "fanfare:v1:{all}:cluster:roll", "42", r#"{"ghost.0":"1:Ghost"}"#]);
+    redis.cli(&["sadd", "fanfare:v1:{all}:cluster:users:ghost.0", "42"]);
+    redis.cli(&["sadd", "fanfare:v1:{all}:cluster:channels:ghost.0", "news:a"]);
+    let info = r#"{"user":"42","client":"c"}"#;
+    redis.cli(&["hset", "fanfare:v1:{c:news:a}:present", "ghost.0/c", info]);
+    let text = watcher.read_text();
+    assert!(text.contains(r#""user_left","user_id":42,"name":"Ghost""#), "{text}");
+    wait_until("nothing is left of it", || redis.cli(&["keys", "*ghost*"]).is_empty());
+    let stats = here.result("presence_stats", &json!({"channel": "news:a"}));
+    assert_eq!(stats["num_clients"], 0);
+}
+
+#[test]
+fn a_node_that_lost_its_lease_enters_its_own_anew() {
+    let redis = Redis::start();
+    let node = node(&redis.url());
+    let _client = subscriber(&node, 42, "news:a");
+    let roll = || redis.cli(&["hget", "fanfare:v1:{all}:cluster:roll", "42"]);
+    wait_until("the user is entered", || roll().contains(".0"));
+    redis.cli(&["flushall"]);
+    wait_until("the user is entered under another lease", || roll().contains(".1"));
+    let user = |node: &TestServer| node.result("user", &json!({"user": 42}))["connections"].clone();
+    assert_eq!(user(&node), 1);
+    let stats = || node.result("presence_stats", &json!({"channel": "news:a"}));
+    wait_until("the client is entered", || stats()["num_clients"] == 1);
+}
+
+#[test]
+fn a_node_that_ends_in_order_takes_its_users_along_at_once() {
+    let redis = Redis::start();
+    let here = node_with(&redis.url(), |config| {
+        announce(config);
+        config.broker.lease = Duration::from_secs(60);
+    });
+    let mut watcher = here.open(1);
+    watcher.read_text();
+    let mut there = node_with(&redis.url(), |config| {
+        announce(config);
+        config.broker.lease = Duration::from_secs(60);
+        config.chat.linger = Duration::from_secs(60);
+    });
+    let _tab = there.open(42);
+    assert!(watcher.read_text().contains("user_joined"));
+    there.shut_down();
+    there.join();
+    assert!(watcher.read_text().contains(r#""user_left","user_id":42"#));
+    assert_eq!(here.hub.user_connections(&UserId::from(42)), 0);
+}
+
+#[test]
+fn info_tells_of_all_nodes() {
+    let redis = Redis::start();
+    let nodes = [node(&redis.url()), node(&redis.url())];
+    for node in &nodes {
+        wait_until("both are told of", || {
+            node.result("info", &json!({}))["nodes"].as_array().unwrap().len() == 2
+        });
+    }
+}
