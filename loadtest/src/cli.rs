@@ -103,6 +103,9 @@ pub(crate) struct Fanout {
     /// The server's api.key, to publish over HTTP.
     #[arg(long, env = "FANFARE_API_KEY", hide_env_values = true)]
     pub(crate) api_key: Option<String>,
+    /// Publish to another node of the server's cluster: its scheme, host and port.
+    #[arg(long, conflicts_with = "compare")]
+    pub(crate) publish_url: Option<String>,
     /// Measure something else in turn, on the same CPUs, with frames of the same length.
     #[arg(long, requires = "pid", value_name = "YARDSTICK")]
     pub(crate) compare: Option<Yardstick>,

@@ -21,9 +21,13 @@ use crate::target::{Target, Wire};
 
 /// Runs the command and prints its report.
 pub(crate) async fn run(options: &Fanout) -> Result<(), Failure> {
-    let target = Target::fanfare(&options.server.url, &options.server.secret, wire(options)?)?;
+    let server = &options.server;
+    let target = Target::fanfare(&server.url, &server.secret, wire(options)?)?;
+    let other = options.publish_url.as_ref();
+    let other = other.map(|url| Target::fanfare(url, &server.secret, wire(options)?)).transpose()?;
     let meter = Meter::new(options.server.pid)?;
-    let outcome = measure(&target, &Load::new(options)?, meter, "fanout").await?;
+    let load = Load { publish_at: other, ..Load::new(options)? };
+    let outcome = measure(&target, &load, meter, "fanout").await?;
     report::print(options.server.json, &outcome, || outcome.rows())
 }
 
@@ -52,6 +56,8 @@ pub(crate) struct Load {
     source: Source,
     /// How many get a publish.
     audience: u64,
+    /// Where it is published, if not where the subscribers are.
+    publish_at: Option<Target>,
 }
 
 impl Load {
@@ -89,6 +95,7 @@ impl Load {
             duration: options.duration,
             settle: options.settle,
             source,
+            publish_at: None,
         })
     }
 
@@ -141,7 +148,8 @@ pub(crate) async fn measure(
     outcome.memory.idle = meter.resident()?;
 
     let publishing = load.connections + 1;
-    let mut feed = Feed::open(target, subscribers, &load.source, publishing, clock).await?;
+    let publish_at = load.publish_at.as_ref().unwrap_or(target);
+    let mut feed = Feed::open(publish_at, subscribers, &load.source, publishing, clock).await?;
     // Sending may leave memory behind, so every connection is sent something once.
     feed.publish(Schedule::once(BURST, clock.now())).await?;
     feed.drain().await?;
