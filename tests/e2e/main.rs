@@ -9,6 +9,8 @@
     reason = "tests have no public side, and fail by panics"
 )]
 
+// Two nodes behind the balancers of examples/.
+mod balance;
 // The page of a development server, in Chromium.
 mod browser;
 // The SDKs of Centrifugo, for clients and for backends.

@@ -1,10 +1,13 @@
 //! [`Service`]: a program that serves. [`run`]: a client whose exit code is its verdict.
 
 use std::io::{BufRead, BufReader, pipe};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
 
 /// A child process that listens, killed when dropped.
 pub struct Service {
@@ -17,16 +20,8 @@ pub struct Service {
 
 impl Service {
     /// Starts a program and waits until it says where it listens.
-    pub fn start(mut command: Command) -> Self {
-        let (output, input) = pipe().unwrap();
-        command.stdout(input.try_clone().unwrap()).stderr(input);
-        let child = command.spawn().unwrap_or_else(|error| {
-            panic!("{:?}: {error}; {HINT}", command.get_program());
-        });
-        let (sender, lines) = channel();
-        std::thread::spawn(move || pass_on(BufReader::new(output), &sender));
-        // It keeps the pipe's other end, and so its reader waiting.
-        drop(command);
+    pub fn start(command: Command) -> Self {
+        let (child, lines) = spawn(command);
         let url = loop {
             let line = lines.recv_timeout(PATIENCE);
             let line =
@@ -39,6 +34,17 @@ impl Service {
         Self { url, lines, child }
     }
 
+    /// Starts a program that does not say where it listens, and waits until it does.
+    pub fn start_at(address: SocketAddr, command: Command) -> Self {
+        let (child, lines) = spawn(command);
+        let mut service = Self { url: format!("http://{address}"), lines, child };
+        wait_until("it listens", || {
+            assert!(!service.has_ended(), "it ended before it listened");
+            TcpStream::connect(address).is_ok()
+        });
+        service
+    }
+
     /// `fanfare dev` at a free port, quick to announce that a user left, and to drain.
     pub fn fanfare() -> Self {
         let mut command = fanfare(&["dev", "--bind", "127.0.0.1:0"]);
@@ -48,10 +54,33 @@ impl Service {
     }
 
     /// Runs a client that is told where the server is and who it may be.
-    pub fn run(&self, mut client: Command) -> String {
+    pub fn run(&self, client: Command) -> String {
+        run(&self.tell(client))
+    }
+
+    /// Tells a client where the server is and who it may be.
+    pub fn tell(&self, mut client: Command) -> Command {
         client.env("FANFARE_URL", &self.url).env("FANFARE_PID", self.child.id().to_string());
         client.env("ADA", token(42, "Ada")).env("GRACE", token(43, "Grace"));
-        run(&with_secrets(client))
+        with_secrets(client)
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
+    /// Waits until it prints a line with these words.
+    pub fn expect_line(&self, words: &str) {
+        loop {
+            let line = self.lines.recv_timeout(PATIENCE);
+            if line.unwrap_or_else(|error| panic!("{error}: {words}")).contains(words) {
+                return;
+            }
+        }
     }
 
     /// Waits for its end; `drain.timeout` bounds it once it was told to end.
@@ -66,6 +95,20 @@ impl Drop for Service {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Starts a program; its lines of either kind are shown with a failing test, and sent on.
+fn spawn(mut command: Command) -> (Child, Receiver<String>) {
+    let (output, input) = pipe().unwrap();
+    command.stdout(input.try_clone().unwrap()).stderr(input);
+    let child = command.spawn().unwrap_or_else(|error| {
+        panic!("{:?}: {error}; {HINT}", command.get_program());
+    });
+    let (sender, lines) = channel();
+    // The command keeps the pipe's other end, and so its reader waiting.
+    drop(command);
+    std::thread::spawn(move || pass_on(BufReader::new(output), &sender));
+    (child, lines)
 }
 
 /// Shows every line with a failing test, and sends it on while someone listens.
@@ -86,6 +129,21 @@ pub fn run(client: &Command) -> String {
     let (status, program) = (output.status, client.get_program());
     assert!(status.success(), "{program:?}: {status}; {HINT}\n{stdout}{stderr}");
     stdout
+}
+
+/// Looks again and again, as nothing tells.
+pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < PATIENCE, "never: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Ports that were just free, which nobody else takes.
+pub fn free_ports<const N: usize>() -> [u16; N] {
+    let listeners = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    listeners.map(|listener| listener.local_addr().unwrap().port())
 }
 
 /// The binary, with the secrets that clients know.
