@@ -444,11 +444,14 @@ async fn drain(shard: Rc<Shard>) {
     let _ = tokio::time::timeout(timeout / 2, shard.hub.ring.empty()).await;
     let ticks = (spread.as_millis() / DRAIN_TICK.as_millis()).max(1) as usize;
     let mut left = ticks;
+    let mut due = 0.0;
     loop {
         // Those who were in the handshake when it began come later, and have less time.
-        let per_tick = shard.connections.slots().len().div_ceil(left).max(1);
+        due += shard.connections.slots().len() as f64 / left as f64;
+        // Of fewer than there are ticks not every tick closes one.
+        shard.close_some(due as usize);
+        due = due.fract();
         left = (left - 1).max(1);
-        shard.close_some(per_tick);
         tokio::time::sleep(DRAIN_TICK).await;
     }
 }

@@ -29,6 +29,17 @@ fn everyone_is_told_to_come_back_spread_over_time() {
 }
 
 #[test]
+fn a_few_are_spread_as_many_are() {
+    let mut server = TestServer::with(|config| config.drain.spread = Duration::from_secs(2));
+    let mut peers = [server.connect(1), server.connect(2)];
+    let begun = Instant::now();
+    server.shut_down();
+    peers.iter_mut().for_each(|peer| assert_eq!(peer.skip_to_close().0, 3001));
+    assert!(begun.elapsed() > Duration::from_secs(1), "{:?}", begun.elapsed());
+    server.join();
+}
+
+#[test]
 fn what_waits_for_a_peer_comes_before_the_close() {
     all_come_before_the_close(4000, |server| {
         wait_until("all of it waits", || server.metric("fanfare_deliveries_total") == 201.0);
