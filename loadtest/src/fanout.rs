@@ -24,7 +24,8 @@ pub(crate) async fn run(options: &Fanout) -> Result<(), Failure> {
     let server = &options.server;
     let target = Target::fanfare(&server.url, &server.secret, wire(options)?)?;
     let other = options.publish_url.as_ref();
-    let other = other.map(|url| Target::fanfare(url, &server.secret, wire(options)?)).transpose()?;
+    let other =
+        other.map(|url| Target::fanfare(url, &server.secret, wire(options)?)).transpose()?;
     let meter = Meter::new(options.server.pid)?;
     let load = Load { publish_at: other, ..Load::new(options)? };
     let outcome = measure(&target, &load, meter, "fanout").await?;
