@@ -28,14 +28,14 @@ impl<T: Hash + Eq> Agenda<T> {
     }
 
     /// Takes at most so many, once there are any. For one task.
-    pub(crate) async fn take(&self, most: usize) -> Vec<T> {
+    pub(crate) async fn take(&self, most: usize) -> Taken<'_, T> {
         loop {
             let taken = {
                 let mut items = self.items();
                 items.extract_if(|_| true).take(most).collect::<Vec<_>>()
             };
             if !taken.is_empty() {
-                return taken;
+                return Taken { agenda: self, items: taken };
             }
             self.added.notified().await;
         }
@@ -44,6 +44,31 @@ impl<T: Hash + Eq> Agenda<T> {
     fn items(&self) -> MutexGuard<'_, HashSet<T>> {
         // A panic beside it leaves no item half added.
         self.items.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What was taken. Dropped, it goes back, but for what is done: whoever took it may be stopped wherever
+/// it waits.
+#[derive(Debug)]
+pub(crate) struct Taken<'a, T: Hash + Eq> {
+    agenda: &'a Agenda<T>,
+    items: Vec<T>,
+}
+
+impl<T: Hash + Eq> Taken<'_, T> {
+    pub(crate) fn items(&self) -> &[T] {
+        &self.items
+    }
+
+    /// All is done but what is left.
+    pub(crate) fn done_but(mut self, left: Vec<T>) {
+        self.items = left;
+    }
+}
+
+impl<T: Hash + Eq> Drop for Taken<'_, T> {
+    fn drop(&mut self) {
+        self.items.drain(..).for_each(|item| self.agenda.add(item));
     }
 }
 
@@ -61,10 +86,21 @@ mod tests {
     async fn what_changes_often_is_looked_at_once() {
         let agenda = Agenda::default();
         [1, 2, 1, 3].into_iter().for_each(|item| agenda.add(item));
-        let mut taken = agenda.take(2).await;
-        assert_eq!((taken.len(), agenda.len()), (2, 1));
-        taken.extend(agenda.take(2).await);
+        let first = agenda.take(2).await;
+        assert_eq!((first.items().len(), agenda.len()), (2, 1));
+        let second = agenda.take(2).await;
+        let mut taken = [first.items(), second.items()].concat();
         taken.sort_unstable();
         assert_eq!(taken, [1, 2, 3]);
+    }
+
+    #[tokio::test]
+    async fn what_is_not_done_is_looked_at_again() {
+        let agenda = Agenda::default();
+        [1, 2, 3].into_iter().for_each(|item| agenda.add(item));
+        drop(agenda.take(3).await);
+        assert_eq!(agenda.len(), 3);
+        agenda.take(3).await.done_but(vec![2]);
+        assert_eq!(agenda.take(3).await.items(), [2]);
     }
 }

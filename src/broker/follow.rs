@@ -20,8 +20,14 @@ pub(super) async fn run(
     broker: &Broker,
     session: &Session,
 ) -> Result<Infallible, Failure> {
-    let mut following =
-        Following { hub, broker, session, topics: HashSet::new(), later: Vec::new() };
+    let mut following = Following {
+        hub,
+        broker,
+        session,
+        topics: HashSet::new(),
+        later: Vec::new(),
+        retry_at: Instant::now(),
+    };
     following.subscribe(session.pulses().iter().cloned().chain([Topic::All]).collect()).await?;
     for names in hub.channels.names() {
         names.into_iter().for_each(|name| broker.channels.add(name));
@@ -35,17 +41,18 @@ pub(super) async fn run(
         if broker.channels.len() + broker.users.len() == 0 {
             broker.health.follow();
         }
-        let retry = async {
-            match following.later.is_empty() {
-                true => std::future::pending().await,
-                false => tokio::time::sleep(RETRY).await,
-            }
-        };
+        let has_later = !following.later.is_empty();
         tokio::select! {
-            names = broker.channels.take(BATCH) => following.channels(names).await?,
-            users = broker.users.take(BATCH) => following.users(users).await?,
+            names = broker.channels.take(BATCH) => {
+                following.channels(names.items().to_vec()).await?;
+                names.done_but(Vec::new());
+            }
+            users = broker.users.take(BATCH) => {
+                following.users(users.items().to_vec()).await?;
+                users.done_but(Vec::new());
+            }
             _ = next_check.tick() => check.run(hub, broker, session).await?,
-            () = retry => {
+            () = tokio::time::sleep_until(following.retry_at), if has_later => {
                 following.later.drain(..).for_each(|name| broker.channels.add(name));
             }
         }
@@ -60,6 +67,8 @@ struct Following<'a> {
     topics: HashSet<Topic>,
     /// Channels whose streams could not be read.
     later: Vec<Arc<str>>,
+    /// When they are tried again.
+    retry_at: Instant,
 }
 
 impl Following<'_> {
@@ -77,6 +86,9 @@ impl Following<'_> {
         self.unsubscribe(old).await?;
         for names in wanted.chunks(READS) {
             let failed = catch_up::run(self.hub, self.broker, self.session, names).await?;
+            if self.later.is_empty() {
+                self.retry_at = Instant::now() + RETRY;
+            }
             self.later.extend(failed);
         }
         Ok(())

@@ -156,30 +156,24 @@ impl Broker {
     }
 
     /// Who is on a channel.
-    async fn present(
-        &self,
-        hub: &Inner,
-        channel: &str,
-    ) -> Result<Vec<Arc<ClientInfo>>, PublishError> {
-        self.ask(hub, async |session| session.present(channel, &self.ledger.ended()).await).await
+    async fn present(&self, channel: &str) -> Result<Vec<Arc<ClientInfo>>, PublishError> {
+        self.ask(async |session| session.present(channel, &self.ledger.ended()).await).await
     }
 
     /// How many connections a user has.
-    async fn connections_of(&self, hub: &Inner, user: &UserId) -> Result<usize, PublishError> {
+    async fn connections_of(&self, user: &UserId) -> Result<usize, PublishError> {
         let ended = self.ledger.ended();
-        self.ask(hub, async |session| session.connections_of(user, &ended).await).await
+        self.ask(async |session| session.connections_of(user, &ended).await).await
     }
 
     async fn ask<T>(
         &self,
-        hub: &Inner,
         question: impl AsyncFnOnce(&Session) -> Result<T, String>,
     ) -> Result<T, PublishError> {
-        let unavailable = || hub.stats.refuse(PublishError::Unavailable);
-        let session = self.session.load_full().ok_or_else(unavailable)?;
+        let session = self.session.load_full().ok_or(PublishError::Unavailable)?;
         question(&session).await.map_err(|error| {
             tracing::debug!(error, "the broker does not answer a question");
-            unavailable()
+            PublishError::Unavailable
         })
     }
 
@@ -194,12 +188,8 @@ impl Broker {
 
     /// Has a channel forget its publications on all nodes; its position stays.
     pub(crate) async fn clear(&self, hub: &Inner, channel: &str) -> Result<(), PublishError> {
-        let session = self.session.load_full().ok_or(PublishError::Unavailable)?;
-        let cleared = session.clear(channel, &topic_of(hub, channel)).await;
-        cleared.map_err(|error| {
-            tracing::debug!(channel, error, "the broker refuses to forget");
-            hub.stats.refuse(PublishError::Uncertain)
-        })
+        let topic = topic_of(hub, channel);
+        self.ask(async |session| session.clear(channel, &topic).await).await
     }
 
     fn send_to(&self, hub: &Inner, user: &UserId, body: Bytes) -> Receipt<usize> {
@@ -230,7 +220,7 @@ impl Inner {
         channel: &str,
     ) -> Result<Vec<Arc<ClientInfo>>, PublishError> {
         if let Some(broker) = &self.broker {
-            return broker.present(self, channel).await;
+            return broker.present(channel).await;
         }
         let present = self.channels.with(channel, |_, state| state.present().cloned().collect());
         Ok(present.unwrap_or_default())
@@ -239,7 +229,7 @@ impl Inner {
     /// How many connections a user has, on all nodes.
     pub(crate) async fn connections_of(&self, user: &UserId) -> Result<usize, PublishError> {
         match &self.broker {
-            Some(broker) => broker.connections_of(self, user).await,
+            Some(broker) => broker.connections_of(user).await,
             None => Ok(self.user_connections(user)),
         }
     }

@@ -2,10 +2,13 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::hash::Hash;
 use std::sync::Arc;
+use std::time::Duration;
 
+use super::agenda::Taken;
 use super::engine::{Failure, Session};
-use super::ledger::{Client, ClientChange, Turn, UserChange};
+use super::ledger::{Client, ClientChange, Lease, Turn, UserChange};
 use super::{Broker, topic_of};
 use crate::config::JoinLeave;
 use crate::hub::Inner;
@@ -43,15 +46,61 @@ pub(super) async fn run(
             }
             () = ledger.lost.notified() => {}
             dead = ledger.dead.take(1) => {
-                for node in dead {
-                    clear_away(hub, session, &node).await?;
+                for node in dead.items() {
+                    clear_away(hub, session, node).await?;
                 }
+                dead.done_but(Vec::new());
             }
         }
     }
 }
 
 impl Entered {
+    /// Takes note of a user that was entered, and tells of it what is to be told.
+    fn note_user(
+        &mut self,
+        hub: &Inner,
+        broker: &Broker,
+        lease: &Lease,
+        change: &UserChange,
+        Turn { is_turn, present }: Turn,
+    ) {
+        broker.ledger.set_present(present);
+        let was_here = match change.connections {
+            Some(connections) => {
+                let entry = (change.name.clone(), connections);
+                self.users.insert(change.user.clone(), entry).is_some()
+            }
+            None => self.users.remove(&change.user).is_some(),
+        };
+        let is_told = is_turn && !(lease.is_quiet && change.connections.is_some());
+        match change.connections {
+            _ if is_told => hub.tell_turn(change, present),
+            Some(_) if !was_here => hub.tell_alone(change, present),
+            _ => {}
+        }
+    }
+
+    /// What is to be entered of a connection on a channel, if anything.
+    fn change_of(&self, hub: &Inner, lease: &Lease, client: &Client) -> Option<ClientChange> {
+        let (channel, name) = client;
+        let join_leave = hub.config.namespace(channel)?.join_leave;
+        let here = hub.channels.with(channel, |_, state| state.client(name)).flatten();
+        let had = self.clients.get(client);
+        let (is_here, info) = (here.is_some(), here.or(had.cloned())?);
+        let connections =
+            hub.channels.with(channel, |_, state| state.connections_of(&info.user)).unwrap_or(0);
+        (is_here != had.is_some()).then(|| ClientChange {
+            node: lease.name.clone(),
+            topic: topic_of(hub, channel),
+            client: client.clone(),
+            info,
+            is_here,
+            connections,
+            join_leave: if lease.is_quiet && is_here { JoinLeave::Off } else { join_leave },
+        })
+    }
+
     /// All that stood under the lost lease is to be entered again.
     fn begin_anew(&mut self, broker: &Broker, losses: u64) {
         self.losses = losses;
@@ -65,48 +114,31 @@ async fn enter_users(
     broker: &Broker,
     session: &Session,
     entered: &mut Entered,
-    users: Vec<UserId>,
+    taken: Taken<'_, UserId>,
 ) -> Result<(), Failure> {
     let lease = broker.ledger.lease().clone();
-    let change = |user: UserId| {
-        let here = hub.registry.presence(&user);
-        let had = entered.users.get(&user);
+    let change = |user: &UserId| {
+        let here = hub.registry.presence(user);
+        let had = entered.users.get(user);
         let name = here.as_ref().or(had).map(|(name, _)| name.clone())?;
         (here.as_ref() != had).then(|| {
             let connections = here.map(|(_, connections)| connections);
-            UserChange { node: lease.name.clone(), user, name, connections }
+            UserChange { node: lease.name.clone(), user: user.clone(), name, connections }
         })
     };
-    let changes: Vec<_> = users.into_iter().filter_map(change).collect();
-    let turns = session.enter_users(&changes).await;
-    let turns = turns.inspect_err(|_| {
-        // Perhaps they are entered, which does no harm.
-        changes.iter().for_each(|change| broker.ledger.users.add(change.user.clone()));
-    })?;
+    let changes: Vec<_> = taken.items().iter().filter_map(change).collect();
+    let turns = session.enter_users(&changes).await?;
+    let mut refused = Vec::new();
     for (change, turn) in changes.into_iter().zip(turns) {
-        let Turn { is_turn, present } = match turn {
-            Ok(turn) => turn,
+        match turn {
+            Ok(turn) => entered.note_user(hub, broker, &lease, &change, turn),
             Err(refusal) => {
-                tracing::warn!(%refusal, "the broker does not take who is here");
-                broker.ledger.users.add(change.user);
-                return Err(Failure::new(refusal.to_string()));
+                tracing::debug!(%refusal, "the broker does not take who is here");
+                refused.push(change.user);
             }
-        };
-        broker.ledger.set_present(present);
-        let was_here = match change.connections {
-            Some(connections) => {
-                let entry = (change.name.clone(), connections);
-                entered.users.insert(change.user.clone(), entry).is_some()
-            }
-            None => entered.users.remove(&change.user).is_some(),
-        };
-        let is_told = is_turn && !(lease.is_quiet && change.connections.is_some());
-        match (is_told, change.connections) {
-            (true, _) => hub.tell_turn(&change, present),
-            (false, Some(_)) if !was_here => hub.tell_alone(&change, present),
-            _ => {}
         }
     }
+    pause_and_put_back(taken, refused).await;
     Ok(())
 }
 
@@ -115,46 +147,33 @@ async fn enter_clients(
     broker: &Broker,
     session: &Session,
     entered: &mut Entered,
-    clients: Vec<Client>,
+    taken: Taken<'_, Client>,
 ) -> Result<(), Failure> {
     let lease = broker.ledger.lease().clone();
-    let change = |client: Client| {
-        let channel = client.0.clone();
-        let join_leave = hub.config.namespace(&channel)?.join_leave;
-        let here = hub.channels.with(&channel, |_, state| state.client(&client.1)).flatten();
-        let had = entered.clients.get(&client);
-        let (is_here, info) = (here.is_some(), here.or(had.cloned())?);
-        let connections =
-            hub.channels.with(&channel, |_, state| state.connections_of(&info.user)).unwrap_or(0);
-        let join_leave = if lease.is_quiet && is_here { JoinLeave::Off } else { join_leave };
-        (is_here != had.is_some()).then(|| ClientChange {
-            node: lease.name.clone(),
-            topic: topic_of(hub, &channel),
-            client,
-            info,
-            is_here,
-            connections,
-            join_leave,
-        })
-    };
-    let changes: Vec<_> = clients.into_iter().filter_map(change).collect();
-    let done = session.enter_clients(&changes).await;
-    let done = done.inspect_err(|_| {
-        changes.iter().for_each(|change| broker.ledger.clients.add(change.client.clone()));
-    })?;
+    let changes = taken.items().iter().filter_map(|client| entered.change_of(hub, &lease, client));
+    let changes: Vec<_> = changes.collect();
+    let done = session.enter_clients(&changes).await?;
+    let mut refused = Vec::new();
     for (change, done) in changes.into_iter().zip(done) {
-        if let Err(refusal) = done {
-            tracing::warn!(%refusal, "the broker does not take who is on a channel");
-            broker.ledger.clients.add(change.client);
-            return Err(Failure::new(refusal.to_string()));
-        }
-        if change.is_here {
-            entered.clients.insert(change.client, change.info);
-        } else {
-            entered.clients.remove(&change.client);
+        match done {
+            Ok(()) if change.is_here => drop(entered.clients.insert(change.client, change.info)),
+            Ok(()) => drop(entered.clients.remove(&change.client)),
+            Err(refusal) => {
+                tracing::debug!(%refusal, "the broker does not take who is on a channel");
+                refused.push(change.client);
+            }
         }
     }
+    pause_and_put_back(taken, refused).await;
     Ok(())
+}
+
+/// What was refused is tried again, though not at once.
+async fn pause_and_put_back<T: Hash + Eq>(taken: Taken<'_, T>, refused: Vec<T>) {
+    if !refused.is_empty() {
+        tokio::time::sleep(RETRY).await;
+    }
+    taken.done_but(refused);
 }
 
 /// Clears away what stands under a lost lease, unless another node does that already.
@@ -163,11 +182,10 @@ async fn clear_away(hub: &Arc<Inner>, session: &Session, node: &Arc<str>) -> Res
         return Ok(());
     }
     tracing::info!(node = &**node, "a node is gone; clearing away what it had entered");
-    let (mut users, mut clients) = (session.users_of(node).await?, session.clients_of(node).await?);
-    while !users.is_empty() {
-        let some: Vec<_> = users.drain(..BATCH.min(users.len())).collect();
-        let turns = session.enter_users(&some).await?;
-        for (change, turn) in some.iter().zip(turns) {
+    let (users, mut clients) = (session.users_of(node).await?, session.clients_of(node).await?);
+    for users in users.chunks(BATCH) {
+        let turns = session.enter_users(users).await?;
+        for (change, turn) in users.iter().zip(turns) {
             if let Ok(Turn { is_turn: true, present }) = turn {
                 hub.tell_turn(change, present);
             }
@@ -179,12 +197,14 @@ async fn clear_away(hub: &Arc<Inner>, session: &Session, node: &Arc<str>) -> Res
         change.join_leave =
             hub.config.namespace(channel).map_or(JoinLeave::Off, |it| it.join_leave);
     }
-    while !clients.is_empty() {
-        let some: Vec<_> = clients.drain(..BATCH.min(clients.len())).collect();
-        session.enter_clients(&some).await?;
+    for clients in clients.chunks(BATCH) {
+        session.enter_clients(clients).await?;
     }
     session.retire(node, true).await
 }
 
 /// Changes that are entered at once.
 const BATCH: usize = 256;
+
+/// Time until what was refused is tried again.
+const RETRY: Duration = Duration::from_secs(1);

@@ -151,9 +151,10 @@ fn connections_that_the_broker_kills_are_replaced() {
     let redis = Redis::start();
     let node = node(&redis.url());
     let mut client = subscriber(&node, 1, "news:a");
-    for kind in ["pubsub", "normal"] {
+    for (kind, losses) in [("pubsub", 1.0), ("normal", 2.0)] {
         redis.cli(&["client", "kill", "type", kind]);
-        wait_until("the loss is counted", || node.metric("fanfare_broker_lost_total ") >= 1.0);
+        wait_until("the loss is counted", || node.metric("fanfare_broker_lost_total ") == losses);
+        node.until_trusted();
     }
     let last = publish_until_accepted(&node, "news:a", &json!(1));
     hear_up_to(&mut client, 0, last);
@@ -207,6 +208,8 @@ fn a_full_buffer_at_the_broker_loses_nothing() {
     for i in 1..=900 {
         near.publish("news:a", &json!({"i": i, "text": text}));
     }
+    let hearing = || redis.cli(&["client", "list", "type", "pubsub"]).lines().count();
+    wait_until("the server has given up on one", || hearing() == 1);
     proxy.release();
     hear_up_to(&mut client, 0, 900);
     far.until_trusted();
@@ -219,8 +222,9 @@ fn strict_readiness_is_a_setting_too() {
         config.broker.ready = fanfare::config::BrokerReady::Strict;
     });
     redis.kill();
-    wait_until("it is not ready", || node.readiness("").0 == 503);
-    let (_, why) = node.readiness("");
+    node.until_in_doubt();
+    let (status, why) = node.readiness("");
+    assert_eq!(status, 503);
     assert!(why.starts_with("the broker is in doubt for "), "{why}");
 }
 

@@ -82,8 +82,9 @@ fn joins_and_leaves_of_a_channel_are_told_on_all_nodes_by_user() {
     assert_eq!(watcher.push()["join"]["info"]["user"], "1");
     let mut tabs: Vec<_> = nodes.iter().map(|node| subscriber(node, 42, "room:a")).collect();
     assert_eq!(watcher.push()["join"]["info"]["user"], "42");
-    tabs.remove(0);
     let stats = |node: &TestServer| node.result("presence_stats", &json!({"channel": "room:a"}));
+    wait_until("both tabs are entered", || stats(&nodes[1])["num_clients"] == 3);
+    tabs.remove(0);
     wait_until("one tab is left", || stats(&nodes[1])["num_clients"] == 2);
     nodes[1].publish("room:a", &json!("still here"));
     watcher.must_hear("room:a", &json!("still here"));

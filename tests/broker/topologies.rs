@@ -71,7 +71,10 @@ fn in_a_cluster_every_channel_is_on_the_server_of_its_slot() {
     heard.sort();
     expected.sort();
     assert_eq!(heard, expected);
+    let topics = || nodes[1].metric("fanfare_broker_topics ");
+    let before = topics();
     client.call("unsubscribe", &json!({"channel": "news:0"}));
+    wait_until("its topic is left", || topics() < before);
     assert_eq!(nodes[1].metric("fanfare_broker_lost_total "), 0.0);
 }
 

@@ -8,6 +8,7 @@ use std::future::pending;
 use std::rc::Rc;
 use std::time::SystemTime;
 
+use futures_util::future::join_all;
 use hyper::header::{
     CACHE_CONTROL, CONNECTION, CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue,
 };
@@ -59,10 +60,8 @@ async fn open<B>(
         Some(user) => shard.hub.expect(user).await,
         None => None,
     };
-    for wanted in &wanted {
-        // What it cannot have yet it is told when it opens.
-        shard.hub.followed(&wanted.channel).await;
-    }
+    // What it cannot have yet it is told when it opens.
+    join_all(wanted.iter().map(|wanted| shard.hub.followed(&wanted.channel))).await;
     Stream::open(shard, who, expires, wanted).map_err(|(channel, error)| {
         shard.hub.stats.fail_handshake("channel");
         Fault::channel(error.into(), &channel)
