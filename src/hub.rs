@@ -1,6 +1,7 @@
 //! What an embedder and the server hold: connections, users, and the ways to reach them.
 
 mod admission;
+mod cluster;
 mod idempotency;
 mod info;
 pub(crate) mod order;

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::broker::UserChange;
-use crate::config::{Announce, Chat};
+use crate::config::{Announce, Chat, Namespace};
 use crate::error::PublishError;
 use crate::hook::Change;
 use crate::hub::Inner;
@@ -166,7 +166,9 @@ impl Inner {
         }
         let UserChange { user, name, connections, .. } = change;
         let tell = if connections.is_some() { chat::joined } else { chat::left };
-        if let Ok(Err(_)) = self.tell(&tell(user, name, present), Audience::Chat, None).now() {
+        let window = self.config.namespace(&self.chat).map(Namespace::window).unwrap_or_default();
+        let message = tell(user, name, present);
+        if !self.broker.as_ref().is_some_and(|broker| broker.announce(self, &message, window)) {
             self.stats.presence_dropped();
         }
     }

@@ -130,7 +130,7 @@ impl Shard {
             if !has_room || (max > 0 && state.subscribers() >= max) {
                 return Err(SubscribeError::LimitExceeded);
             }
-            if !self.hub.is_current(channel, state, recover.from.as_ref()) {
+            if !self.hub.ensure_current(channel, state, recover.from.as_ref()) {
                 return Err(SubscribeError::Behind);
             }
             let recovered = recovered(state, namespace.recovery, recover);

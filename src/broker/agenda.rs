@@ -22,11 +22,6 @@ impl<T: Hash + Eq> Agenda<T> {
         self.added.notify_one();
     }
 
-    /// How many there are.
-    pub(crate) fn len(&self) -> usize {
-        self.items().len()
-    }
-
     /// Takes at most so many, once there are any. For one task.
     pub(crate) async fn take(&self, most: usize) -> Taken<'_, T> {
         loop {
@@ -87,7 +82,7 @@ mod tests {
         let agenda = Agenda::default();
         [1, 2, 1, 3].into_iter().for_each(|item| agenda.add(item));
         let first = agenda.take(2).await;
-        assert_eq!((first.items().len(), agenda.len()), (2, 1));
+        assert_eq!((first.items().len(), agenda.items().len()), (2, 1));
         let second = agenda.take(2).await;
         let mut taken = [first.items(), second.items()].concat();
         taken.sort_unstable();
@@ -99,7 +94,7 @@ mod tests {
         let agenda = Agenda::default();
         [1, 2, 3].into_iter().for_each(|item| agenda.add(item));
         drop(agenda.take(3).await);
-        assert_eq!(agenda.len(), 3);
+        assert_eq!(agenda.items().len(), 3);
         agenda.take(3).await.done_but(vec![2]);
         assert_eq!(agenda.take(3).await.items(), [2]);
     }

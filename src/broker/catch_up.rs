@@ -24,13 +24,14 @@ pub(super) async fn run(
     for name in names {
         match behind(hub, name) {
             Some((true, from, has_subscribers)) => {
-                reads.push((Read { channel: name.clone(), from }, has_subscribers));
+                let ttl = hub.config.namespace(name).map(|it| it.window().ttl).unwrap_or_default();
+                reads.push((Read { channel: name.clone(), from, ttl }, has_subscribers));
             }
             Some((false, _, has_subscribers)) => {
                 if has_subscribers {
                     broker.stats.may_lack();
                 }
-                hub.channels.with(name, |_, state| finish(state, 0));
+                hub.channels.with(name, |_, state| finish(state, &Position::default()));
             }
             None => {}
         }
@@ -64,7 +65,7 @@ fn behind(hub: &Inner, name: &str) -> Option<(bool, Option<Position>, bool)> {
 async fn bring(
     hub: &Arc<Inner>,
     broker: &Broker,
-    Read { channel, from }: Read,
+    Read { channel, from, .. }: Read,
     Stream { position, mut entries }: Stream,
     has_subscribers: bool,
 ) {
@@ -89,15 +90,25 @@ async fn bring(
         let BrokerStats { repaired, interrupted, .. } = &broker.stats;
         BrokerStats::add(if goes_on { repaired } else { interrupted }, 1);
     }
+    let reached = entries.back().map_or(top, |entry| entry.offset);
+    // Of another stream, or with a gap before it, nothing is news to who was there.
+    let is_news = goes_on && has_subscribers;
     for Entry { offset, body, age } in entries {
         let position = Position { offset, epoch: position.epoch.clone() };
         let envelope = Envelope::read(&body, position);
         match envelope.and_then(Envelope::into_publication) {
-            Some(publication) => append(hub, &channel, publication, age, has_subscribers).await,
+            Some(publication) => append(hub, &channel, publication, age, is_news).await,
             None => BrokerStats::add(&broker.stats.malformed, 1),
         }
     }
-    if hub.channels.with(&channel, |_, state| finish(state, top)) == Some(false) {
+    let is_all = reached >= top
+        && hub.channels.with(&channel, |_, state| finish(state, &position)) != Some(false);
+    if !is_all {
+        hub.channels.with(&channel, |_, state| {
+            if let Some(mirror) = &mut state.mirror {
+                mirror.take_place();
+            }
+        });
         broker.channels.add(channel);
     }
 }
@@ -125,15 +136,9 @@ async fn begin(hub: &Inner, name: &str, position: Position) {
 }
 
 /// Appends what a stream has next, and brings it to those who are there.
-async fn append(
-    hub: &Inner,
-    name: &str,
-    publication: Publication,
-    age: Duration,
-    has_subscribers: bool,
-) {
-    let size = if has_subscribers { hub.ring_bytes(publication.size()) } else { 0 };
-    let room = if has_subscribers { Some(hub.ring.room().wait(size).await) } else { None };
+async fn append(hub: &Inner, name: &str, publication: Publication, age: Duration, is_news: bool) {
+    let size = hub.ring_bytes(publication.size());
+    let room = if is_news { Some(hub.ring.room().wait(size).await) } else { None };
     hub.channels.with(name, |channel, state| {
         if publication.offset > state.history.next_offset() {
             // What lies between is nothing that a node has written.
@@ -173,9 +178,9 @@ fn interrupt(hub: &Inner, channel: &Channel, state: &mut State, room: Reservatio
     hub.ring.send(room, Load::Post(post));
 }
 
-/// Says that a channel was read up to `top`; false if more has come since.
-fn finish(state: &mut State, top: u64) -> bool {
-    state.mirror.as_mut().is_none_or(|mirror| mirror.catch_up(top, Instant::now()))
+/// Says that a channel was read up to a position; false if more has come since.
+fn finish(state: &mut State, position: &Position) -> bool {
+    state.mirror.as_mut().is_none_or(|mirror| mirror.catch_up(position, Instant::now()))
 }
 
 /// An offset that no stream comes to, and that scripts count with exactly.

@@ -1,76 +1,59 @@
-//! A look, now and then, at whether what nobody heard of was published all the same: a stream that has had
-//! for a while what its channel does not have yet is read.
+//! Finds what was lost on its way: a stream that was ahead of its mirror already at the last look is read
+//! again. The look also keeps the places of quiet streams, and who is on their channels, from being
+//! forgotten.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::engine::{Failure, Read, Session, Stream};
-use super::{Broker, follow};
+use super::engine::{Failure, Session, Watched};
 use crate::channel::history::Position;
 use crate::hub::Inner;
 
-/// Where streams stood at the last look.
-#[derive(Debug, Default)]
-pub(super) struct Check {
-    stood: HashMap<Arc<str>, Position>,
-}
-
-impl Check {
-    /// Looks at every channel that counts as current, which also keeps the places of quiet streams.
-    pub(super) async fn run(
-        &mut self,
-        hub: &Inner,
-        broker: &Broker,
-        session: &Session,
-    ) -> Result<(), Failure> {
+/// Looks for as long as the session lasts.
+pub(super) async fn run(hub: &Inner, session: &Session) -> Result<Infallible, Failure> {
+    let mut stood: HashMap<Arc<str>, Position> = HashMap::new();
+    loop {
+        tokio::time::sleep(INTERVAL).await;
+        let mut stands = HashMap::with_capacity(stood.len());
         let names: Vec<_> = hub.channels.names().flatten().collect();
-        let mut stand = HashMap::with_capacity(names.len());
-        for names in names.chunks(follow::READS) {
-            let reads = names.iter().filter_map(|name| {
-                let from = Some(place(hub, name)?);
-                Some(Read { channel: name.clone(), from })
-            });
-            let reads: Vec<_> = reads.collect();
-            let streams = session.read(reads.iter()).await?;
-            for (Read { channel, .. }, stream) in reads.into_iter().zip(streams) {
-                let Ok(Stream { position, .. }) = stream else { continue };
-                let stood = self.stood.get(&channel);
-                let lacks = stood.is_some_and(|stood| lacks(hub, &channel, stood));
-                if lacks || is_of_another(hub, &channel, &position) {
-                    hub.channels.with(&channel, |_, state| {
-                        if let Some(mirror) = &mut state.mirror {
-                            mirror.fall_behind();
-                        }
-                    });
-                    broker.channels.add(channel.clone());
+        for names in names.chunks(BATCH) {
+            let watched: Vec<_> = names.iter().filter_map(|name| watched(hub, name)).collect();
+            for (Watched { channel, .. }, position) in
+                watched.iter().zip(session.places(&watched).await?)
+            {
+                let Ok(position) = position else { continue };
+                if is_behind(hub, channel, &position, stood.get(channel)) {
+                    hub.doubt_channel(channel);
                 }
-                stand.insert(channel, position);
+                stands.insert(channel.clone(), position);
             }
         }
-        self.stood = stand;
-        Ok(())
+        stood = stands;
     }
 }
 
-/// Where a channel stands that has a stream and counts as current.
-fn place(hub: &Inner, name: &str) -> Option<Position> {
-    let is_open = hub.config.namespace(name)?.window().is_open();
-    hub.channels.with(name, |_, state| {
+/// A channel that has a stream, if it is there.
+fn watched(hub: &Inner, name: &Arc<str>) -> Option<Watched> {
+    let window = hub.config.namespace(name)?.window();
+    window.is_open().then(|| Watched { channel: name.clone(), ttl: window.ttl })
+}
+
+/// Whether a channel counts as current and has not what its stream had at the last look, or the stream is
+/// another one by now.
+fn is_behind(hub: &Inner, name: &str, stands: &Position, stood: Option<&Position>) -> bool {
+    let is_behind = hub.channels.with(name, |_, state| {
         let is_current = state.mirror.as_ref().is_some_and(|mirror| mirror.is_current());
-        (is_open && is_current).then(|| state.history.position())
-    })?
-}
-
-/// Whether a channel does not have now what its stream had at the last look.
-fn lacks(hub: &Inner, name: &str, stood: &Position) -> bool {
-    place(hub, name).is_some_and(|here| here.epoch == stood.epoch && here.offset < stood.offset)
-}
-
-/// Whether its stream is another by now.
-fn is_of_another(hub: &Inner, name: &str, position: &Position) -> bool {
-    place(hub, name).is_some_and(|here| here.epoch != position.epoch)
+        let here = state.history.position();
+        let lacks = |stood: &Position| stood.epoch == here.epoch && stood.offset > here.offset;
+        is_current && (stands.epoch != here.epoch || stood.is_some_and(lacks))
+    });
+    is_behind.unwrap_or(false)
 }
 
 /// Time between two looks.
-pub(super) const INTERVAL: Duration = Duration::from_secs(20);
+const INTERVAL: Duration = Duration::from_secs(20);
+
+/// Streams that are asked about at once.
+const BATCH: usize = 256;

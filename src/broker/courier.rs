@@ -57,6 +57,18 @@ impl Courier {
     }
 }
 
+/// Aborts the process if the thread panics: a node that hears nothing must not look healthy.
+struct Vital;
+
+impl Drop for Vital {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            tracing::error!("the broker's thread ended; aborting");
+            std::process::abort();
+        }
+    }
+}
+
 async fn carry(
     door: &Door,
     requests: Requests,
@@ -69,6 +81,7 @@ async fn carry(
     };
     let _ = outcome.send(Ok(()));
     let Ok(hub) = given.await else { return };
+    let _vital = Vital;
     tokio::select! {
         () = node::run(&hub, door, requests, connected) => {}
         () = hub.stopped() => {}

@@ -116,7 +116,7 @@ fn is_next(
     let history = &state.history;
     let Some(mirror) = state.mirror.as_mut().filter(|_| *offset > 0) else { return true };
     if !mirror.is_current() {
-        mirror.pass_over(*offset);
+        mirror.pass_over(publication.position());
         return false;
     }
     let is_of_this_stream = epoch == history.epoch();
@@ -125,7 +125,7 @@ fn is_next(
         return *offset == history.next_offset();
     }
     mirror.fall_behind();
-    mirror.pass_over(*offset);
+    mirror.pass_over(publication.position());
     broker.channels.add(channel.name.clone());
     false
 }

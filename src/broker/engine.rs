@@ -23,6 +23,16 @@ pub(super) struct Read {
     pub(super) channel: Arc<str>,
     /// From where; from its beginning if nothing of it is known.
     pub(super) from: Option<Position>,
+    /// How long the stream remembers each publication.
+    pub(super) ttl: Duration,
+}
+
+/// A channel with a stream, whose place must not be forgotten.
+#[derive(Debug)]
+pub(super) struct Watched {
+    pub(super) channel: Arc<str>,
+    /// How long the stream remembers each publication.
+    pub(super) ttl: Duration,
 }
 
 /// What was read of a stream.
@@ -31,7 +41,7 @@ pub(super) struct Stream {
     /// Where it stands.
     pub(super) position: Position,
     /// What it has from the place that was asked for on, in order: with what stands there itself, if that
-    /// is not forgotten yet.
+    /// is not forgotten yet, and perhaps not all that there is.
     pub(super) entries: VecDeque<Entry>,
 }
 

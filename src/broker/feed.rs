@@ -49,9 +49,6 @@ impl Feed {
 
     /// What comes next; its bytes count as held until it is [done](Self::done).
     pub(super) async fn next(&mut self) -> Result<Heard, Failure> {
-        if self.held.has_overflowed.load(Ordering::Relaxed) && self.receiver.is_empty() {
-            return Err(Failure::new("more came than this node could deliver"));
-        }
         let ended = || Err("the connection that hears ended".to_owned());
         self.receiver.recv().await.unwrap_or_else(ended).map_err(Failure::new)
     }
@@ -81,11 +78,12 @@ impl Inlet {
     pub(super) fn hear(&self, topic: Topic, payload: Bytes) {
         let bytes = payload.len() + ENTRY_BYTES;
         let Held { bytes: held, has_overflowed } = &*self.held;
-        if has_overflowed.load(Ordering::Relaxed)
-            || held.fetch_add(bytes, Ordering::Relaxed) + bytes > self.max_bytes
-        {
-            has_overflowed.store(true, Ordering::Relaxed);
+        if has_overflowed.load(Ordering::Relaxed) {
             return;
+        }
+        if held.fetch_add(bytes, Ordering::Relaxed) + bytes > self.max_bytes {
+            has_overflowed.store(true, Ordering::Relaxed);
+            return self.end("more came than limits.broker_bytes".to_owned());
         }
         // A feed that is gone has no more use for it.
         let _ = self.sender.send(Ok(Heard { topic, payload }));

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::check::{Check, INTERVAL};
 use super::engine::{Failure, Session};
 use super::{Broker, BrokerStats, Topic, catch_up};
 use crate::hub::Inner;
@@ -29,18 +28,16 @@ pub(super) async fn run(
         retry_at: Instant::now(),
     };
     following.subscribe(session.pulses().iter().cloned().chain([Topic::All]).collect()).await?;
-    for names in hub.channels.names() {
-        names.into_iter().for_each(|name| broker.channels.add(name));
+    let names: Vec<_> = hub.channels.names().flatten().collect();
+    for names in names.chunks(BATCH) {
+        following.channels(names.to_vec()).await?;
     }
-    for users in hub.registry.users() {
-        users.into_iter().for_each(|user| broker.users.add(user));
+    let users: Vec<_> = hub.registry.users().flatten().collect();
+    for users in users.chunks(BATCH) {
+        following.users(users.to_vec()).await?;
     }
-    let mut check = Check::default();
-    let mut next_check = tokio::time::interval_at(Instant::now() + INTERVAL, INTERVAL);
+    broker.health.follow();
     loop {
-        if broker.channels.len() + broker.users.len() == 0 {
-            broker.health.follow();
-        }
         let has_later = !following.later.is_empty();
         tokio::select! {
             names = broker.channels.take(BATCH) => {
@@ -51,7 +48,6 @@ pub(super) async fn run(
                 following.users(users.items().to_vec()).await?;
                 users.done_but(Vec::new());
             }
-            _ = next_check.tick() => check.run(hub, broker, session).await?,
             () = tokio::time::sleep_until(following.retry_at), if has_later => {
                 following.later.drain(..).for_each(|name| broker.channels.add(name));
             }
@@ -140,7 +136,7 @@ impl BrokerStats {
 const BATCH: usize = 1000;
 
 /// Streams that are read at once: few, as each may be long.
-pub(super) const READS: usize = 32;
+const READS: usize = 16;
 
 /// Time until a stream that could not be read is tried again.
 const RETRY: Duration = Duration::from_secs(1);

@@ -24,6 +24,8 @@ pub(crate) struct Health {
 
 #[derive(Debug)]
 struct State {
+    /// Why the broker takes nothing that must be remembered, if it does not.
+    refusal: Option<String>,
     /// Why it is not trusted, and since when.
     doubt: Option<(String, Instant)>,
     /// How long a pulse last took to come back.
@@ -42,7 +44,7 @@ impl Health {
         let doubt = Some(("it is not followed yet".to_owned(), Instant::now()));
         Self {
             ready,
-            state: Mutex::new(State { doubt, lag: Duration::ZERO }),
+            state: Mutex::new(State { refusal: None, doubt, lag: Duration::ZERO }),
             heard: watch::Sender::new((0, 0)),
             pulses: AtomicU64::new(0),
             followed: watch::Sender::new(false),
@@ -57,7 +59,7 @@ impl Health {
 
     /// How long a pulse last took to come back, or has been on its way in vain.
     pub(crate) fn lag(&self) -> Duration {
-        let State { doubt, lag } = &*self.state();
+        let State { doubt, lag, .. } = &*self.state();
         doubt.as_ref().map_or(*lag, |(_, since)| since.elapsed().max(*lag))
     }
 
@@ -77,6 +79,7 @@ impl Health {
     pub(super) fn lose(&self, reason: String) {
         self.followed.send_replace(false);
         self.trusted.send_replace(false);
+        self.state().refusal = None;
         self.doubt_for(reason);
     }
 
@@ -116,12 +119,19 @@ impl Health {
         let _ = self.heard.subscribe().wait_for(|heard| *heard == (pulse, times)).await;
     }
 
-    /// A pulse came back after so long, from a broker that takes what it is given or not; says whether
-    /// that ended a doubt.
-    pub(super) fn heard_after(&self, lag: Duration, is_taken: bool) -> bool {
+    /// The broker takes what must be remembered, or says why not.
+    pub(super) fn set_refusal(&self, refusal: Option<String>) {
+        if let Some(reason) = &refusal {
+            self.doubt_for(reason.clone());
+        }
+        self.state().refusal = refusal;
+    }
+
+    /// A pulse came back after so long; says whether that ended a doubt.
+    pub(super) fn heard_after(&self, lag: Duration) -> bool {
         let mut state = self.state();
         state.lag = lag;
-        let is_trusted = is_taken && *self.followed.borrow();
+        let is_trusted = state.refusal.is_none() && *self.followed.borrow();
         if is_trusted {
             self.trusted.send_replace(true);
         }

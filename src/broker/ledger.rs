@@ -23,13 +23,13 @@ pub(crate) struct Ledger {
     /// Connections of this node that came to a channel with presence, or left it.
     pub(super) clients: Agenda<Client>,
     /// Leases that have ended.
-    pub(super) dead: Agenda<Arc<str>>,
+    pub(super) to_clear: Agenda<Arc<str>>,
     /// Users who are present on any node.
     present: AtomicUsize,
     lease: Mutex<Lease>,
     is_retired: AtomicBool,
-    /// Told when a lease was lost.
-    pub(super) lost: Notify,
+    /// Told when a lease is held that was not before.
+    pub(super) held: Notify,
     uid: Arc<str>,
 }
 
@@ -42,7 +42,8 @@ pub(super) struct Lease {
     /// This run of this node, and how often it lost its lease.
     pub(super) name: Arc<str>,
     pub(super) losses: u64,
-    /// Whether it went with all that the broker had, so that nobody was told that anyone left.
+    /// Whether the one before it went with all that the broker had, so that nobody was told that anyone
+    /// left.
     pub(super) is_quiet: bool,
     /// Whether it was renewed under that name.
     pub(super) is_held: bool,
@@ -127,11 +128,11 @@ impl Ledger {
         Self {
             users: Agenda::default(),
             clients: Agenda::default(),
-            dead: Agenda::default(),
+            to_clear: Agenda::default(),
             present: AtomicUsize::new(0),
             lease: Mutex::new(lease),
             is_retired: AtomicBool::new(false),
-            lost: Notify::new(),
+            held: Notify::new(),
             uid: uid.into(),
         }
     }
@@ -165,6 +166,17 @@ impl Ledger {
         self.lease().ended.clone()
     }
 
+    /// The name of this node's lease, and whether it is held already.
+    pub(super) fn lease_to_renew(&self) -> (Arc<str>, bool) {
+        let lease = self.lease();
+        (lease.name.clone(), lease.is_held)
+    }
+
+    /// Whether a lease has ended, as last heard, and is not cleared away yet.
+    pub(super) fn has_ended(&self, name: &str) -> bool {
+        self.lease().ended.iter().any(|ended| ended == name)
+    }
+
     /// The node ends: its lease is not renewed any more. Returns its name.
     pub(super) fn retire(&self) -> Arc<str> {
         self.is_retired.store(true, Ordering::Relaxed);
@@ -185,17 +197,18 @@ impl Ledger {
         let Beat { is_renewed, epoch, nodes, ended, present } = beat;
         self.set_present(present);
         let mut lease = self.lease();
-        if is_renewed {
-            lease.is_held = true;
-        } else {
+        if !is_renewed {
+            // What may have been entered under it after it was cleared away is to go too.
+            self.to_clear.add(lease.name.clone());
             lease.losses += 1;
             lease.name = lease_name(&self.uid, lease.losses);
             lease.is_quiet = epoch != lease.epoch;
-            lease.is_held = false;
-            self.lost.notify_one();
+        } else if !lease.is_held {
+            self.held.notify_one();
         }
+        lease.is_held = is_renewed;
         (lease.epoch, lease.nodes) = (epoch, nodes);
-        ended.iter().for_each(|node| self.dead.add(node.as_str().into()));
+        ended.iter().for_each(|lease| self.to_clear.add(lease.as_str().into()));
         lease.ended = ended;
     }
 }

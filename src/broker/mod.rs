@@ -18,6 +18,7 @@ pub(crate) mod agenda;
 mod arrivals;
 mod catch_up;
 mod check;
+mod clear;
 mod courier;
 mod delivery;
 mod engine;
@@ -28,6 +29,7 @@ mod health;
 mod ledger;
 mod node;
 mod order;
+mod pulse;
 mod queue;
 mod redis;
 mod register;
@@ -35,7 +37,7 @@ mod stats;
 mod topic;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use agenda::Agenda;
 use arc_swap::ArcSwapOption;
@@ -53,9 +55,8 @@ use queue::{Queue, Requests};
 pub(crate) use stats::BrokerStats;
 pub(crate) use topic::Topic;
 
-use crate::channel::history::{Position, Window};
+use crate::channel::history::Window;
 use crate::channel::publication::Publication;
-use crate::channel::{Channel, State};
 use crate::config::Config;
 use crate::error::PublishError;
 use crate::hub::Inner;
@@ -82,7 +83,7 @@ pub(crate) struct Broker {
     /// What is asked beside the publishes; `None` in doubt.
     session: ArcSwapOption<Session>,
     /// How long whoever needs the broker waits for it.
-    timeout: Duration,
+    pub(crate) timeout: Duration,
 }
 
 impl Broker {
@@ -145,6 +146,14 @@ impl Broker {
         self.count(self.queue.send(hub, Topic::All, body, remember, connections, share))
     }
 
+    /// Tells all of a user's coming or going, also while this node ends: it may be what ends it.
+    pub(crate) fn announce(&self, hub: &Inner, message: &Message, window: Window) -> bool {
+        let body = envelope::message_body(message, Audience::Chat);
+        let remember = Remember { channel: hub.chat.clone(), window, key: None };
+        let remember = window.is_open().then_some(remember);
+        self.queue.push(hub, Topic::All, body, remember, 0, None).is_ok()
+    }
+
     /// Sends a message to a user's connections.
     pub(crate) fn send_to_user(
         &self,
@@ -155,13 +164,24 @@ impl Broker {
         self.send_to(hub, user, envelope::unicast_body(user, message))
     }
 
-    /// Who is on a channel.
-    async fn present(&self, channel: &str) -> Result<Vec<Arc<ClientInfo>>, PublishError> {
+    /// Who is on a channel, on all nodes.
+    pub(crate) async fn present(
+        &self,
+        channel: &str,
+    ) -> Result<Vec<Arc<ClientInfo>>, PublishError> {
         self.ask(async |session| session.present(channel, &self.ledger.ended()).await).await
     }
 
-    /// How many connections a user has.
-    async fn connections_of(&self, user: &UserId) -> Result<usize, PublishError> {
+    /// How many connections and users are on a channel, on all nodes.
+    pub(crate) async fn presence_counts(
+        &self,
+        channel: &str,
+    ) -> Result<(usize, usize), PublishError> {
+        self.ask(async |session| session.presence_counts(channel).await).await
+    }
+
+    /// How many connections a user has, on all nodes.
+    pub(crate) async fn connections_of(&self, user: &UserId) -> Result<usize, PublishError> {
         let ended = self.ledger.ended();
         self.ask(async |session| session.connections_of(user, &ended).await).await
     }
@@ -188,8 +208,11 @@ impl Broker {
 
     /// Has a channel forget its publications on all nodes; its position stays.
     pub(crate) async fn clear(&self, hub: &Inner, channel: &str) -> Result<(), PublishError> {
-        let topic = topic_of(hub, channel);
-        self.ask(async |session| session.clear(channel, &topic).await).await
+        let session = self.session.load_full().ok_or(PublishError::Unavailable)?;
+        session.clear(channel, &topic_of(hub, channel)).await.map_err(|error| {
+            tracing::debug!(channel, error, "the broker refuses to forget");
+            PublishError::Uncertain
+        })
     }
 
     fn send_to(&self, hub: &Inner, user: &UserId, body: Bytes) -> Receipt<usize> {
@@ -205,78 +228,10 @@ impl Broker {
     }
 }
 
-/// How long an ending node waits for the broker to let go of what it entered.
-const FAREWELL: Duration = Duration::from_secs(1);
-
 /// By which topic a channel's publications come.
 fn topic_of(hub: &Inner, channel: &str) -> Topic {
     if *channel == *hub.chat { Topic::All } else { Topic::Channel(channel.into()) }
 }
 
-impl Inner {
-    /// Who is on a channel, on all nodes.
-    pub(crate) async fn present(
-        &self,
-        channel: &str,
-    ) -> Result<Vec<Arc<ClientInfo>>, PublishError> {
-        if let Some(broker) = &self.broker {
-            return broker.present(channel).await;
-        }
-        let present = self.channels.with(channel, |_, state| state.present().cloned().collect());
-        Ok(present.unwrap_or_default())
-    }
-
-    /// How many connections a user has, on all nodes.
-    pub(crate) async fn connections_of(&self, user: &UserId) -> Result<usize, PublishError> {
-        match &self.broker {
-            Some(broker) => broker.connections_of(user).await,
-            None => Ok(self.user_connections(user)),
-        }
-    }
-
-    /// Whether a channel has all that its stream has, a position included that a peer has seen: perhaps on
-    /// another node, where it came earlier.
-    pub(crate) fn is_current(
-        &self,
-        channel: &Channel,
-        state: &mut State,
-        from: Option<&Position>,
-    ) -> bool {
-        let Some((broker, mirror)) = self.broker.as_ref().zip(state.mirror.as_mut()) else {
-            return true;
-        };
-        let history = &state.history;
-        let is_ahead = |from: &Position| {
-            from.epoch == *history.epoch() && from.offset >= history.next_offset()
-        };
-        if mirror.is_current() && from.is_some_and(is_ahead) && !mirror.is_fresh(Instant::now()) {
-            mirror.fall_behind();
-            broker.channels.add(channel.name.clone());
-        }
-        mirror.is_current()
-    }
-
-    /// Notes that a user's connections changed.
-    pub(crate) fn note_user(&self, user: &UserId) {
-        if let Some(broker) = &self.broker {
-            broker.users.add(user.clone());
-            broker.ledger.note_user(user);
-        }
-    }
-
-    /// Whether a channel has all that its stream has, waited for as long as the broker may take; true on
-    /// one node.
-    pub(crate) async fn followed(&self, channel: &str) -> bool {
-        let Some(broker) = &self.broker else { return true };
-        let Some(namespace) = self.config.namespace(channel) else { return true };
-        let followed = async {
-            // One that goes while it is waited for is made again; one too many is refused elsewhere.
-            while let Ok(Some(caught_up)) = self.channels.follow(channel, namespace.window()) {
-                if caught_up.await.is_ok() {
-                    break;
-                }
-            }
-        };
-        tokio::time::timeout(broker.timeout, followed).await.is_ok()
-    }
-}
+/// How long an ending node waits for the broker to let go of what it entered.
+const FAREWELL: Duration = Duration::from_secs(1);

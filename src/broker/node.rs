@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::engine::{Connected, Door, Failure, Session};
-use super::feed::{Feed, Heard, Level};
+use super::feed::{Feed, Heard};
 use super::queue::Requests;
 use super::register::{self, Entered};
-use super::{Broker, BrokerStats, delivery, follow};
+use super::{Broker, BrokerStats, check, clear, delivery, follow, pulse};
 use crate::error::PublishError;
 use crate::hub::Inner;
 
@@ -20,7 +20,7 @@ pub(super) async fn run(
     connected: Connected,
 ) {
     let Some(broker) = &hub.broker else { return };
-    let (mut connected, mut entered) = (Some(connected), Entered::default());
+    let (mut connected, mut entered) = (Some(connected), Entered::new());
     loop {
         let Connected { session, feed } = match connected.take() {
             Some(connected) => connected,
@@ -51,7 +51,10 @@ async fn serve(
         failed = receive(hub, broker, &mut feed) => failed,
         failed = follow::run(hub, broker, session) => failed,
         failed = register::run(hub, broker, session, entered) => failed,
-        failed = pulse(hub, broker, session, &level) => failed,
+        failed = clear::run(hub, broker, session) => failed,
+        failed = check::run(hub, session) => failed,
+        failed = pulse::run(broker, session, &level) => failed,
+        failed = pulse::renew(hub, broker, session) => failed,
     };
     let Err(failure) = failed;
     failure
@@ -65,7 +68,10 @@ async fn publish(
     requests: &mut Requests,
 ) -> Result<Infallible, Failure> {
     // Until then what comes back might find nobody here to give it to.
-    broker.health.followed().await;
+    tokio::select! {
+        () = broker.health.followed() => {}
+        () = requests.expire(hub) => std::future::pending().await,
+    }
     loop {
         let now = Instant::now();
         let (overdue, batch): (Vec<_>, Vec<_>) =
@@ -112,45 +118,6 @@ async fn receive(
     }
 }
 
-/// Tells itself something through the broker, again and again, and listens for it.
-async fn pulse(
-    hub: &Inner,
-    broker: &Broker,
-    session: &Session,
-    level: &Level,
-) -> Result<Infallible, Failure> {
-    broker.health.followed().await;
-    loop {
-        let number = broker.health.next_pulse();
-        if broker.ledger.is_retired() {
-            std::future::pending::<()>().await;
-        }
-        let lease = broker.ledger.lease().clone();
-        let (info, ttl) = (hub.info(), hub.config.broker.lease);
-        let beat = session.beat((&lease.name, &info), lease.is_held, ttl).await?;
-        let is_taken = beat.is_ok();
-        match beat {
-            Ok(beat) => broker.ledger.renewed(beat),
-            // What needs no memory there goes on.
-            Err(refusal) => broker.health.doubt_for(format!("it takes nothing: {refusal}")),
-        }
-        let sent = Instant::now();
-        session.pulse(number).await?;
-        let heard = broker.health.heard(number, session.pulses().len());
-        tokio::pin!(heard);
-        while tokio::time::timeout(PATIENCE, &mut heard).await.is_err() {
-            // What is held up here is no fault of the broker's.
-            if !level.is_held_up() {
-                return Err(Failure::new("this node does not hear itself within 3 s"));
-            }
-        }
-        if broker.health.heard_after(sent.elapsed(), is_taken) {
-            tracing::info!("the broker is trusted");
-        }
-        tokio::time::sleep(INTERVAL).await;
-    }
-}
-
 /// What comes with the end of a connection: nothing is known of what was published since.
 fn lose(hub: &Inner, broker: &Broker, failure: &Failure) {
     tracing::warn!(%failure, "the broker is lost; connecting anew");
@@ -194,10 +161,6 @@ fn fraction() -> f64 {
 
 /// Publishes that are sent at once: enough that a round trip costs each of them little.
 const BATCH: usize = 256;
-
-/// Time between pulses, and how long one may take: with both a loss is known within 5 s.
-const INTERVAL: Duration = Duration::from_secs(1);
-const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Pauses between tries to connect: short for a server that restarts, bounded so that one that comes back
 /// need not wait.

@@ -67,9 +67,9 @@ impl Broker {
     /// Has the connections of this node carry out an order that came.
     pub(super) async fn obey(&self, hub: &Arc<Inner>, order: RemoteOrder) {
         let RemoteOrder { node, number, user, whom, act } = order;
-        let room = hub.ring.room().wait(act.size()).await;
         let act = match act {
             Act::Close(reason) if whom.is_everyone() => {
+                let room = hub.ring.room().wait(0).await;
                 if let Some(targets) = hub.registry.targets(&user) {
                     hub.send(room, Load::Close(targets, reason));
                 }
@@ -80,9 +80,12 @@ impl Broker {
         let hub = hub.clone();
         // Its shards, and the channel that it may need, must not keep what comes after it.
         tokio::spawn(async move {
-            if let Some(channel) = act.subscribes_to() {
-                hub.followed(channel).await;
+            if let Some(channel) = act.channel() {
+                // Who unsubscribes waits too, so as not to overtake who subscribed; the shard says if it is not
+                // to be had.
+                let _ = hub.followed(channel, None).await;
             }
+            let room = hub.ring.room().wait(act.size()).await;
             let outcome = hub.order_here(room, &user, whom, act).await;
             let Some(broker) = hub.broker.as_ref().filter(|_| node == hub.uid) else { return };
             if let Some(sender) = broker.orders.given().remove(&number) {

@@ -79,11 +79,23 @@ impl Queue {
         connections: usize,
         share: Option<&Arc<Share>>,
     ) -> Result<Answer, PublishError> {
-        let reservation = self.room.reserve(hub.ring_bytes(body.len()), share);
-        // Looked at after reserving, as in the ring.
         if hub.phase() != Phase::Open {
             return Err(PublishError::Closed);
         }
+        self.push(hub, topic, body, remember, connections, share)
+    }
+
+    /// The same, also while the node ends.
+    pub(super) fn push(
+        &self,
+        hub: &Inner,
+        topic: Topic,
+        body: Bytes,
+        remember: Option<Remember>,
+        connections: usize,
+        share: Option<&Arc<Share>>,
+    ) -> Result<Answer, PublishError> {
+        let reservation = self.room.reserve(hub.ring_bytes(body.len()), share);
         let _reservation = reservation.ok_or(PublishError::Overloaded)?;
         let (answer, answered) = oneshot::channel();
         let deadline = Instant::now() + self.timeout;

@@ -1,10 +1,11 @@
-//! Entering who is here into the ledger, and clearing away what dead nodes have left there.
+//! Entering who is here into the ledger.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
-use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::agenda::Taken;
 use super::engine::{Failure, Session};
@@ -16,11 +17,19 @@ use crate::protocol::centrifuge::ClientInfo;
 use crate::user::UserId;
 
 /// What this node has entered, over all sessions.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Entered {
     losses: u64,
     users: HashMap<UserId, (Arc<str>, usize)>,
     clients: HashMap<Client, Arc<ClientInfo>>,
+    /// Those that are entered anew after all was lost: nobody was told that they left.
+    quiet_users: HashSet<UserId>,
+    quiet_clients: HashSet<Client>,
+    /// Those of which no answer came yet.
+    unsure: HashMap<Client, Arc<ClientInfo>>,
+    /// What the broker refused, and when it is tried again.
+    refused: (Vec<UserId>, Vec<Client>),
+    retry_at: Instant,
 }
 
 /// Enters what changes for as long as the session lasts, and all that there is after a lease was lost.
@@ -33,9 +42,14 @@ pub(super) async fn run(
     broker.health.trusted().await;
     let ledger = &broker.ledger;
     loop {
-        let losses = ledger.lease().losses;
-        if entered.losses != losses {
-            entered.begin_anew(broker, losses);
+        let lease = ledger.lease().clone();
+        if !lease.is_held {
+            // What stands under no lease would never be cleared away.
+            ledger.held.notified().await;
+            continue;
+        }
+        if entered.losses != lease.losses {
+            entered.begin_anew(broker, &lease);
         }
         tokio::select! {
             users = ledger.users.take(BATCH) => {
@@ -44,12 +58,9 @@ pub(super) async fn run(
             clients = ledger.clients.take(BATCH) => {
                 enter_clients(hub, broker, session, entered, clients).await?;
             }
-            () = ledger.lost.notified() => {}
-            dead = ledger.dead.take(1) => {
-                for node in dead.items() {
-                    clear_away(hub, session, node).await?;
-                }
-                dead.done_but(Vec::new());
+            () = ledger.held.notified() => {}
+            () = tokio::time::sleep_until(entered.retry_at), if entered.has_refused() => {
+                entered.retry(broker);
             }
         }
     }
@@ -61,7 +72,6 @@ impl Entered {
         &mut self,
         hub: &Inner,
         broker: &Broker,
-        lease: &Lease,
         change: &UserChange,
         Turn { is_turn, present }: Turn,
     ) {
@@ -69,13 +79,15 @@ impl Entered {
         let was_here = match change.connections {
             Some(connections) => {
                 let entry = (change.name.clone(), connections);
-                self.users.insert(change.user.clone(), entry).is_some()
+                let had = self.users.insert(change.user.clone(), entry);
+                had.is_some_and(|(_, connections)| connections != PERHAPS)
             }
             None => self.users.remove(&change.user).is_some(),
         };
-        let is_told = is_turn && !(lease.is_quiet && change.connections.is_some());
+        let is_quiet = self.quiet_users.remove(&change.user) && change.connections.is_some();
         match change.connections {
-            _ if is_told => hub.tell_turn(change, present),
+            _ if is_quiet => {}
+            _ if is_turn => hub.tell_turn(change, present),
             Some(_) if !was_here => hub.tell_alone(change, present),
             _ => {}
         }
@@ -86,26 +98,74 @@ impl Entered {
         let (channel, name) = client;
         let join_leave = hub.config.namespace(channel)?.join_leave;
         let here = hub.channels.with(channel, |_, state| state.client(name)).flatten();
-        let had = self.clients.get(client);
+        let had = self.clients.get(client).or(self.unsure.get(client));
         let (is_here, info) = (here.is_some(), here.or(had.cloned())?);
         let connections =
             hub.channels.with(channel, |_, state| state.connections_of(&info.user)).unwrap_or(0);
-        (is_here != had.is_some()).then(|| ClientChange {
+        let is_known =
+            is_here == self.clients.contains_key(client) && !self.unsure.contains_key(client);
+        (!is_known).then(|| ClientChange {
             node: lease.name.clone(),
             topic: topic_of(hub, channel),
             client: client.clone(),
             info,
             is_here,
             connections,
-            join_leave: if lease.is_quiet && is_here { JoinLeave::Off } else { join_leave },
+            join_leave: if self.quiet_clients.contains(client) {
+                JoinLeave::Off
+            } else {
+                join_leave
+            },
         })
     }
 
+    pub(super) fn new() -> Self {
+        Self {
+            losses: 0,
+            users: HashMap::new(),
+            clients: HashMap::new(),
+            quiet_users: HashSet::new(),
+            quiet_clients: HashSet::new(),
+            unsure: HashMap::new(),
+            refused: Default::default(),
+            retry_at: Instant::now(),
+        }
+    }
+
     /// All that stood under the lost lease is to be entered again.
-    fn begin_anew(&mut self, broker: &Broker, losses: u64) {
-        self.losses = losses;
-        self.users.drain().for_each(|(user, _)| broker.ledger.users.add(user));
-        self.clients.drain().for_each(|(client, _)| broker.ledger.clients.add(client));
+    fn begin_anew(&mut self, broker: &Broker, lease: &Lease) {
+        self.losses = lease.losses;
+        (self.quiet_users, self.quiet_clients) = Default::default();
+        for (user, _) in self.users.drain() {
+            if lease.is_quiet {
+                self.quiet_users.insert(user.clone());
+            }
+            broker.ledger.users.add(user);
+        }
+        for (client, _) in self.clients.drain() {
+            if lease.is_quiet {
+                self.quiet_clients.insert(client.clone());
+            }
+            broker.ledger.clients.add(client);
+        }
+    }
+
+    fn has_refused(&self) -> bool {
+        !self.refused.0.is_empty() || !self.refused.1.is_empty()
+    }
+
+    /// Puts aside what was refused: tried again at once, it would be refused again.
+    fn put_aside(&mut self, users: Vec<UserId>, clients: Vec<Client>) {
+        if !self.has_refused() {
+            self.retry_at = Instant::now() + RETRY;
+        }
+        self.refused.0.extend(users);
+        self.refused.1.extend(clients);
+    }
+
+    fn retry(&mut self, broker: &Broker) {
+        self.refused.0.drain(..).for_each(|user| broker.ledger.users.add(user));
+        self.refused.1.drain(..).for_each(|client| broker.ledger.clients.add(client));
     }
 }
 
@@ -127,18 +187,24 @@ async fn enter_users(
         })
     };
     let changes: Vec<_> = taken.items().iter().filter_map(change).collect();
+    for change in &changes {
+        // Perhaps it is entered though no answer comes, so that its leave must be entered too.
+        let perhaps = || (change.name.clone(), PERHAPS);
+        entered.users.entry(change.user.clone()).or_insert_with(perhaps);
+    }
     let turns = session.enter_users(&changes).await?;
     let mut refused = Vec::new();
     for (change, turn) in changes.into_iter().zip(turns) {
         match turn {
-            Ok(turn) => entered.note_user(hub, broker, &lease, &change, turn),
+            Ok(turn) => entered.note_user(hub, broker, &change, turn),
             Err(refusal) => {
                 tracing::debug!(%refusal, "the broker does not take who is here");
                 refused.push(change.user);
             }
         }
     }
-    pause_and_put_back(taken, refused).await;
+    entered.put_aside(refused, Vec::new());
+    taken.done_but(Vec::new());
     Ok(())
 }
 
@@ -152,9 +218,15 @@ async fn enter_clients(
     let lease = broker.ledger.lease().clone();
     let changes = taken.items().iter().filter_map(|client| entered.change_of(hub, &lease, client));
     let changes: Vec<_> = changes.collect();
+    for change in changes.iter().filter(|change| change.is_here) {
+        // Perhaps it is entered though no answer comes, so that its leave must be entered too.
+        entered.unsure.insert(change.client.clone(), change.info.clone());
+    }
     let done = session.enter_clients(&changes).await?;
     let mut refused = Vec::new();
     for (change, done) in changes.into_iter().zip(done) {
+        entered.unsure.remove(&change.client);
+        entered.quiet_clients.remove(&change.client);
         match done {
             Ok(()) if change.is_here => drop(entered.clients.insert(change.client, change.info)),
             Ok(()) => drop(entered.clients.remove(&change.client)),
@@ -164,47 +236,16 @@ async fn enter_clients(
             }
         }
     }
-    pause_and_put_back(taken, refused).await;
+    entered.put_aside(Vec::new(), refused);
+    taken.done_but(Vec::new());
     Ok(())
-}
-
-/// What was refused is tried again, though not at once.
-async fn pause_and_put_back<T: Hash + Eq>(taken: Taken<'_, T>, refused: Vec<T>) {
-    if !refused.is_empty() {
-        tokio::time::sleep(RETRY).await;
-    }
-    taken.done_but(refused);
-}
-
-/// Clears away what stands under a lost lease, unless another node does that already.
-async fn clear_away(hub: &Arc<Inner>, session: &Session, node: &Arc<str>) -> Result<(), Failure> {
-    if !session.claim(node).await? {
-        return Ok(());
-    }
-    tracing::info!(node = &**node, "a node is gone; clearing away what it had entered");
-    let (users, mut clients) = (session.users_of(node).await?, session.clients_of(node).await?);
-    for users in users.chunks(BATCH) {
-        let turns = session.enter_users(users).await?;
-        for (change, turn) in users.iter().zip(turns) {
-            if let Ok(Turn { is_turn: true, present }) = turn {
-                hub.tell_turn(change, present);
-            }
-        }
-    }
-    for change in &mut clients {
-        let (channel, _) = &change.client;
-        change.topic = topic_of(hub, channel);
-        change.join_leave =
-            hub.config.namespace(channel).map_or(JoinLeave::Off, |it| it.join_leave);
-    }
-    for clients in clients.chunks(BATCH) {
-        session.enter_clients(clients).await?;
-    }
-    session.retire(node, true).await
 }
 
 /// Changes that are entered at once.
 const BATCH: usize = 256;
+
+/// Stands for the connections of a user that is perhaps entered.
+const PERHAPS: usize = usize::MAX;
 
 /// Time until what was refused is tried again.
 const RETRY: Duration = Duration::from_secs(1);

@@ -12,7 +12,7 @@ pub(crate) enum Topic {
     /// What is for the subscribers of a channel, but for the chat's.
     Channel(Arc<str>),
     /// What this node tells itself; numbered, as it does so by every server of the broker.
-    Pulse(u16),
+    Pulse(u32),
     /// What is for a user's connections.
     User(UserId),
 }

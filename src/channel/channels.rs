@@ -210,15 +210,17 @@ impl Channels {
     }
 
     /// Has a channel follow its stream, for a while also without subscribers; what is returned resolves
-    /// once it has caught up, unless it has already.
+    /// once it has caught up, unless what it has is enough.
     pub(crate) fn follow(
         &self,
         name: &str,
         window: Window,
+        is_enough: impl FnOnce(&Arc<Channel>, &mut State) -> bool,
     ) -> Result<Option<oneshot::Receiver<()>>, TooManyChannels> {
-        self.with_new(name, window, |_, state| {
+        self.with_new(name, window, |channel, state| {
             state.kept_until = Instant::now() + LINGER;
-            let mirror = state.mirror.as_mut().filter(|mirror| !mirror.is_current());
+            let is_enough = is_enough(channel, state);
+            let mirror = state.mirror.as_mut().filter(|_| !is_enough);
             mirror.map(|mirror| mirror.caught_up())
         })
     }

@@ -4,14 +4,16 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use super::history::Position;
+
 /// How a channel stands to its stream. While it is behind nobody may subscribe, and nothing that comes
 /// is brought to those who are there: what the stream has is read first, in its order.
 #[derive(Debug, Default)]
 pub(crate) struct Mirror {
     /// When the stream was last read, if nothing lacks since.
     read: Option<Instant>,
-    /// The highest offset that came while it was behind.
-    seen: u64,
+    /// The furthest place that came while it was behind.
+    seen: Position,
     /// Whether it has a place in its stream from which it can go on.
     has_place: bool,
     waiting: Vec<oneshot::Sender<()>>,
@@ -34,17 +36,25 @@ impl Mirror {
 
     /// Something lacks, or may.
     pub(crate) fn fall_behind(&mut self) {
-        (self.read, self.seen) = (None, 0);
+        (self.read, self.seen) = (None, Position::default());
     }
 
     /// Takes note of a publication that is not brought, as it is behind.
-    pub(crate) fn pass_over(&mut self, offset: u64) {
-        self.seen = self.seen.max(offset);
+    pub(crate) fn pass_over(&mut self, position: Position) {
+        if position.epoch != self.seen.epoch || position.offset > self.seen.offset {
+            self.seen = position;
+        }
     }
 
-    /// The stream was read up to `top`; false if it has gone on since.
-    pub(crate) fn catch_up(&mut self, top: u64, now: Instant) -> bool {
-        if self.seen > top {
+    /// A part of the stream was read, from which it is to go on.
+    pub(crate) fn take_place(&mut self) {
+        self.has_place = true;
+    }
+
+    /// The stream was read up to a position; false if it has gone on since.
+    pub(crate) fn catch_up(&mut self, position: &Position, now: Instant) -> bool {
+        // What came of another stream says nothing of this one.
+        if self.seen.epoch == position.epoch && self.seen.offset > position.offset {
             return false;
         }
         (self.read, self.has_place) = (Some(now), true);
@@ -71,15 +81,26 @@ const FRESH: Duration = Duration::from_secs(1);
 mod tests {
     use super::*;
 
+    fn at(offset: u64, epoch: &str) -> Position {
+        Position { offset, epoch: epoch.into() }
+    }
+
     #[test]
     fn what_came_meanwhile_must_be_read_too() {
         let (mut mirror, now) = (Mirror::default(), Instant::now());
-        mirror.pass_over(7);
-        assert!(!mirror.catch_up(6, now) && !mirror.is_current());
-        assert!(mirror.catch_up(7, now) && mirror.is_fresh(now));
+        mirror.pass_over(at(7, "e"));
+        assert!(!mirror.catch_up(&at(6, "e"), now) && !mirror.is_current());
+        assert!(mirror.catch_up(&at(7, "e"), now) && mirror.is_fresh(now));
         assert!(!mirror.is_fresh(now + FRESH) && mirror.is_current());
         mirror.fall_behind();
         assert!(!mirror.is_current());
+    }
+
+    #[test]
+    fn what_came_of_another_stream_is_not_waited_for() {
+        let mut mirror = Mirror::default();
+        mirror.pass_over(at(1000, "gone"));
+        assert!(mirror.catch_up(&at(3, "e"), Instant::now()));
     }
 
     #[test]
@@ -87,7 +108,7 @@ mod tests {
         let mut mirror = Mirror::default();
         let mut waiting = mirror.caught_up();
         assert!(waiting.try_recv().is_err());
-        assert!(mirror.catch_up(0, Instant::now()));
+        assert!(mirror.catch_up(&at(0, ""), Instant::now()));
         assert_eq!(waiting.try_recv(), Ok(()));
     }
 }

@@ -11,7 +11,6 @@ pub(crate) mod post;
 mod presence;
 pub(crate) mod publication;
 
-use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -131,12 +130,6 @@ impl State {
         self.sequence += 1;
         self.sequence
     }
-}
-
-/// How many connections and users these are, all anonymous users being one.
-pub(crate) fn counts(present: &[Arc<ClientInfo>]) -> (usize, usize) {
-    let users: HashSet<_> = present.iter().map(|info| &*info.user).collect();
-    (present.len(), users.len())
 }
 
 /// A panic under one of these locks leaves a step undone, but nothing half written.

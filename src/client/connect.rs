@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::subscribe::position;
 use super::{Call, Refusal};
 use crate::auth::TokenError;
 use crate::auth::grant::{ConnectionGrant, SubscriptionOptions};
@@ -24,9 +25,10 @@ impl Call<'_> {
         let ConnectionGrant { user, expires, info, subs } = grant;
         // Looked at first, as a peer that is refused must not have come in.
         for channel in subs.keys() {
-            let window = self.namespace(channel)?.window();
-            if hub.broker.is_some() && matches!(hub.channels.follow(channel, window), Ok(Some(_))) {
-                return Err(Refusal::Behind(channel.clone()));
+            self.namespace(channel)?;
+            let from = connect.subs.get(&**channel).and_then(position);
+            if hub.must_wait_for(channel, from.as_ref()) {
+                return Err(Refusal::Behind(channel.clone(), from));
             }
         }
         if let Some(user) =
@@ -98,7 +100,10 @@ impl Call<'_> {
         for (name, options) in subs {
             let result = self.enter_by_server(who, &name, were.get(&*name), &options, room);
             // It has come in already, and would take an error for not having.
-            let result = result.map_err(|_| CloseReason::CHANNEL_LIMIT)?;
+            let result = result.map_err(|refusal| match refusal {
+                Refusal::Behind(..) => CloseReason::INSUFFICIENT_STATE,
+                _ => CloseReason::CHANNEL_LIMIT,
+            })?;
             room = room.saturating_sub(result.len());
             results.insert(name, RawValue::from_string(result).map_err(|_| Error::INTERNAL)?);
         }

@@ -12,6 +12,7 @@ use std::mem;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use crate::channel::history::Position;
 use crate::close::CloseReason;
 use crate::config::Namespace;
 use crate::connection::Connection;
@@ -46,6 +47,8 @@ pub(crate) struct Given {
     pub(crate) is_expected: bool,
     /// Who is on its channel, on all nodes.
     pub(crate) present: Option<Result<Vec<Arc<ClientInfo>>, PublishError>>,
+    /// How many connections and users that are.
+    pub(crate) counts: Option<Result<(usize, usize), PublishError>>,
 }
 
 /// What a frame of commands came to.
@@ -71,10 +74,12 @@ pub(crate) struct Waiting {
 pub(crate) enum Lack {
     /// The application's answer.
     Answer(Decision),
-    /// What its channel's stream has.
-    Channel(String),
+    /// What its channel's stream has, with the position that the peer has seen.
+    Channel(String, Option<Position>),
     /// Room in its connection's outbox for what it may answer.
     Outbox,
+    /// How many are on its channel, on all nodes.
+    Counts(String),
     /// Who is on its channel, on all nodes.
     Present(String),
     /// The broker's answer to its publish.
@@ -89,8 +94,9 @@ impl fmt::Debug for Lack {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Answer(_) => "Answer",
-            Self::Channel(_) => "Channel",
+            Self::Channel(..) => "Channel",
             Self::Outbox => "Outbox",
+            Self::Counts(_) => "Counts",
             Self::Present(_) => "Present",
             Self::Receipt(_) => "Receipt",
             Self::User(_) => "User",
@@ -113,11 +119,13 @@ enum Turn {
 /// Why a command has no result.
 enum Refusal {
     /// The channel does not have yet what its stream has.
-    Behind(String),
+    Behind(String, Option<Position>),
     Close(CloseReason),
     /// The application says so.
     Denied(Denial),
     Error(Error),
+    /// The broker is to say how many are on that channel.
+    Counts(String),
     /// The broker is to say who is on that channel.
     Present(String),
     /// Its publish is under way.
@@ -174,10 +182,11 @@ impl Call<'_> {
                 Turn::Wait(Lack::Ring)
             }
             Err((id, Refusal::Error(it))) => reply(centrifuge::error(id, &it), it.is_of_sender()),
-            Err((_, Refusal::Behind(channel))) if !is_last_try => {
-                Turn::Wait(Lack::Channel(channel))
+            Err((_, Refusal::Behind(channel, from))) if !is_last_try => {
+                Turn::Wait(Lack::Channel(channel, from))
             }
-            Err((id, Refusal::Behind(_))) => reply(centrifuge::error(id, &Error::INTERNAL), false),
+            Err((id, Refusal::Behind(..))) => reply(centrifuge::error(id, &Error::INTERNAL), false),
+            Err((_, Refusal::Counts(channel))) => Turn::Wait(Lack::Counts(channel)),
             Err((_, Refusal::Present(channel))) => Turn::Wait(Lack::Present(channel)),
             Err((_, Refusal::Published(receipt))) => Turn::Wait(Lack::Receipt(receipt)),
             Err((_, Refusal::Undecided(decision))) => Turn::Wait(Lack::Answer(decision)),

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{Call, Refusal};
+use crate::channel::State;
 use crate::channel::history::{Page, Position};
-use crate::channel::{State, counts};
 use crate::config::Switch;
 use crate::protocol::centrifuge::{self, ClientInfo, Error};
 use crate::ring::ENTRY_BYTES;
@@ -42,11 +42,17 @@ impl Call<'_> {
 
     pub(super) fn presence_stats(&self, channel: &str) -> Result<String, Refusal> {
         self.may_ask_who(channel)?;
-        if self.shard.hub.broker.is_some() {
-            return Ok(centrifuge::presence_stats_result(counts(&self.present(channel)?)));
-        }
-        let counts = self.shard.hub.channels.with(channel, |_, state| state.counts());
-        Ok(centrifuge::presence_stats_result(counts.unwrap_or_default()))
+        let counts = match self.given.counts {
+            Some(counts) => counts?,
+            None if self.shard.hub.broker.is_some() => {
+                return Err(Refusal::Counts(channel.to_owned()));
+            }
+            None => {
+                let counts = self.shard.hub.channels.with(channel, |_, state| state.counts());
+                counts.unwrap_or_default()
+            }
+        };
+        Ok(centrifuge::presence_stats_result(counts))
     }
 
     /// Who is on a channel, on all nodes.

@@ -149,7 +149,7 @@ impl Call<'_> {
     ) -> Result<String, Refusal> {
         let entered = self.shard.subscribe(self.connection, name, namespace, terms, recover);
         let entered = entered.map_err(|error| match error {
-            SubscribeError::Behind => Refusal::Behind(name.to_owned()),
+            SubscribeError::Behind => Refusal::Behind(name.to_owned(), recover.from.clone()),
             error => Refusal::Error(error.into()),
         })?;
         let Entered { position, is_recoverable, recovered } = entered;
@@ -175,7 +175,7 @@ impl Call<'_> {
 }
 
 /// Where a peer says that it was, if it asks for what it missed.
-fn position(asked: &centrifuge::Subscribe<'_>) -> Option<Position> {
+pub(super) fn position(asked: &centrifuge::Subscribe<'_>) -> Option<Position> {
     let position = || Position { offset: asked.offset, epoch: Arc::from(&*asked.epoch) };
     asked.recover.then(position)
 }

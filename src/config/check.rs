@@ -75,6 +75,7 @@ impl Config {
                 "hold limits.ring_bytes and one full limits.outbox_bytes a shard",
             ),
             ("limits.history_bytes", limits.history_bytes, message, "hold a message"),
+            ("limits.broker_bytes", limits.broker_bytes, 2 * message, "hold two messages"),
         ];
         let too_small = sizes.into_iter().filter(|(_, size, least, _)| size < least);
         too_small.map(|(name, size, least, why)| {

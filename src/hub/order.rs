@@ -212,11 +212,12 @@ impl Whom {
 }
 
 impl Act {
-    /// The channel that it subscribes to.
-    pub(crate) fn subscribes_to(&self) -> Option<&str> {
+    /// The channel that it is about, if it is about one.
+    pub(crate) fn channel(&self) -> Option<&str> {
         match self {
             Self::Subscribe(subscribe) => Some(&subscribe.channel),
-            _ => None,
+            Self::Unsubscribe(channel) => Some(channel),
+            Self::Close(_) | Self::Refresh(_) => None,
         }
     }
 

@@ -1,7 +1,6 @@
 //! What a reader does while something lacks: it reads no further, and tries again.
 
 use std::pin::pin;
-use std::sync::Arc;
 
 use serde_json::value::RawValue;
 use tokio::time::Instant;
@@ -12,7 +11,7 @@ use crate::config::Limits;
 use crate::error::PublishError;
 use crate::hook::{Act, Answer, Consent, Decision, Question, Refusal};
 use crate::message::Message;
-use crate::protocol::centrifuge::{ClientInfo, Error};
+use crate::protocol::centrifuge::Error;
 use crate::protocol::chat;
 use crate::ring::Audience;
 
@@ -105,21 +104,25 @@ impl Dialog {
                     patience.as_mut().reset(Instant::now() + publish_wait);
                     self.resume(what, answer)
                 }
-                Lack::Channel(channel) => {
-                    let is_followed = hub.followed(&channel).await;
+                Lack::Channel(channel, from) => {
+                    let followed = hub.followed(&channel, from.as_ref()).await;
                     patience.as_mut().reset(Instant::now() + publish_wait);
-                    self.retry(what, !is_followed)
+                    self.retry(what, followed.is_err())
+                }
+                Lack::Counts(channel) => {
+                    let counts = Some(hub.presence_counts(&channel).await);
+                    patience.as_mut().reset(Instant::now() + publish_wait);
+                    self.give(what, |given| given.counts = counts)
                 }
                 Lack::User(user) => {
                     let _expected = hub.expect(&user).await;
                     patience.as_mut().reset(Instant::now() + publish_wait);
-                    let What::Commands(given, commands) = what else { return };
-                    self.command(Given { is_expected: true, ..*given }, &commands, false)
+                    self.give(what, |given| given.is_expected = true)
                 }
                 Lack::Present(channel) => {
-                    let present = hub.present(&channel).await;
+                    let present = Some(hub.present(&channel).await);
                     patience.as_mut().reset(Instant::now() + publish_wait);
-                    self.inform(what, present)
+                    self.give(what, |given| given.present = present)
                 }
                 Lack::Receipt(receipt) => {
                     let published = receipt.await;
@@ -178,14 +181,11 @@ impl Dialog {
         }
     }
 
-    /// Goes on once the broker has said who is on a channel.
-    fn inform(
-        &mut self,
-        what: What,
-        present: Result<Vec<Arc<ClientInfo>>, PublishError>,
-    ) -> Option<Waiting> {
-        let What::Commands(given, commands) = what else { return None };
-        self.command(Given { present: Some(present), ..*given }, &commands, false)
+    /// Gives the first of some commands what it was waiting for.
+    fn give(&mut self, what: What, give: impl FnOnce(&mut Given)) -> Option<Waiting> {
+        let What::Commands(mut given, commands) = what else { return None };
+        give(&mut given);
+        self.command(*given, &commands, false)
     }
 
     /// Goes on once the broker has answered to a publish.

@@ -128,6 +128,20 @@ fn a_node_that_lost_its_lease_enters_its_own_anew() {
 }
 
 #[test]
+fn after_the_broker_lost_all_nobody_joins_again_but_who_is_new() {
+    let redis = Redis::start();
+    let node = node_with(&redis.url(), announce);
+    let mut watcher = node.open(1);
+    assert!(watcher.read_text().contains(r#""user_joined","user_id":1"#));
+    redis.cli(&["flushall"]);
+    let roll = || redis.cli(&["hget", "fanfare:v1:{all}:cluster:roll", "1"]);
+    wait_until("the user is entered under another lease", || roll().contains(".1"));
+    let _tab = node.open(42);
+    let text = watcher.read_text();
+    assert!(text.contains(r#""user_joined","user_id":42"#), "{text}");
+}
+
+#[test]
 fn a_node_that_ends_in_order_takes_its_users_along_at_once() {
     let redis = Redis::start();
     let here = node_with(&redis.url(), |config| {

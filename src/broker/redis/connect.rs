@@ -206,7 +206,7 @@ fn named(url: &str, settings: &Redis) -> Result<ConnectionInfo, ConnectError> {
 
 /// Another server of the same cluster. One without a host is where it was asked.
 fn beside(seed: &ConnectionAddr, host: &str, port: u16) -> ConnectionAddr {
-    let or = |known: &str| if host.is_empty() { known } else { host }.to_owned();
+    let or = |known: &str| if matches!(host, "" | "?") { known } else { host }.to_owned();
     match seed.clone() {
         ConnectionAddr::TcpTls { host: known, insecure, tls_params, .. } => {
             ConnectionAddr::TcpTls { host: or(&known), port, insecure, tls_params }

@@ -153,6 +153,22 @@ impl Session {
         Ok(entries.filter_map(|(_, info)| serde_json::from_slice(&info).ok()).collect())
     }
 
+    /// How many connections and users are on a channel.
+    pub(crate) async fn presence_counts(&self, channel: &str) -> Result<(usize, usize), String> {
+        let lengths = ["present", "users"].map(|what| {
+            let key = self.names.key(channel, what);
+            Routed::new(&key, "HLEN").arg(&key)
+        });
+        let answers = self.shards.all(lengths.into()).await.map_err(|it| it.to_string())?;
+        let mut counts = answers.into_iter().map(|answer| match answer {
+            Ok(Value::Int(count)) => Ok(usize::try_from(count).unwrap_or(0)),
+            Ok(_) => Err(strange().to_string()),
+            Err(refusal) => Err(refusal.to_string()),
+        });
+        let mut next = || counts.next().unwrap_or_else(|| Err(strange().to_string()));
+        Ok((next()?, next()?))
+    }
+
     /// Connections of a user, but for what stands under leases that have ended.
     pub(crate) async fn connections_of(
         &self,
@@ -171,7 +187,8 @@ impl Session {
 
     fn enter_user(&self, change: &UserChange) -> Routed {
         let UserChange { node, user, name, connections } = change;
-        let keys = [self.names.common("roll"), self.names.common(&format!("users:{node}"))];
+        let users = self.names.common(&format!("users:{node}"));
+        let keys = [self.names.common("roll"), users, self.names.common("nodes")];
         let value = connections.map_or_else(String::new, |count| format!("{count}:{name}"));
         self.scripts.call(Script::Roll, &keys).arg(&**node).arg(user.to_string()).arg(value)
     }

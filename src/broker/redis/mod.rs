@@ -14,7 +14,7 @@ pub(super) use error::ConnectError;
 use script::Scripts;
 use shards::{Routed, Shards};
 
-use super::engine::{Failure, Read, Refusal, Stream};
+use super::engine::{Failure, Read, Refusal, Stream, Watched};
 use super::envelope;
 use super::queue::{Remember, Request};
 use super::topic::{Names, Topic};
@@ -68,6 +68,17 @@ impl Session {
         let reads = reads.map(|read| self.scripts.read(&self.names, read)).collect();
         let answers = self.shards.all(reads).await?;
         Ok(answers.into_iter().map(|answer| script::stream(answer?)).collect())
+    }
+
+    /// Where streams stand; what is known of their channels is kept for longer.
+    pub(super) async fn places(
+        &self,
+        watched: &[Watched],
+    ) -> Result<Vec<Result<Position, Refusal>>, Failure> {
+        let calls =
+            watched.iter().map(|watched| self.scripts.place(&self.names, watched)).collect();
+        let answers = self.shards.all(calls).await?;
+        Ok(answers.into_iter().map(|answer| script::place(answer?)).collect())
     }
 
     /// Has a channel's stream forget; its place stays.

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::shards::Routed;
 use super::{Names, Remember};
-use crate::broker::engine::{Entry, Read, Refusal, Stream};
+use crate::broker::engine::{Entry, Read, Refusal, Stream, Watched};
 use crate::channel::history::Position;
 
 /// What is done in one step.
@@ -20,6 +20,7 @@ pub(super) enum Script {
     Beat,
     Roll,
     Enter,
+    Place,
 }
 
 /// The scripts as the server knows them.
@@ -59,11 +60,18 @@ impl Scripts {
     }
 
     /// Reads a stream.
-    pub(super) fn read(&self, names: &Names, Read { channel, from }: &Read) -> Routed {
+    pub(super) fn read(&self, names: &Names, Read { channel, from, ttl }: &Read) -> Routed {
         let keys = [names.key(channel, "meta"), names.key(channel, "stream")];
         let Position { offset, epoch } = from.clone().unwrap_or_default();
-        let call = self.call(Script::Read, &keys).arg(offset).arg(&*epoch);
-        call.arg(new_epoch()).arg(millis(META_TTL))
+        let call = self.call(Script::Read, &keys).arg(offset).arg(&*epoch).arg(new_epoch());
+        call.arg(millis(meta_ttl(*ttl))).arg(millis(UNUSED_TTL)).arg(READ_MAX)
+    }
+
+    /// Asks where a stream stands.
+    pub(super) fn place(&self, names: &Names, Watched { channel, ttl }: &Watched) -> Routed {
+        let keys = ["meta", "present", "users"].map(|what| names.key(channel, what));
+        let call = self.call(Script::Place, &keys);
+        call.arg(millis(meta_ttl(*ttl))).arg(millis(UNUSED_TTL)).arg(millis(META_TTL))
     }
 }
 
@@ -173,13 +181,13 @@ if size > 0 then
   redis.call('PEXPIRE', KEYS[1], ARGV[5])
   place = offset .. ':' .. epoch
 end
-redis.call(ARGV[8], ARGV[1], place .. ':' .. ARGV[2])
 if KEYS[3] then redis.call('SET', KEYS[3], place, 'PX', ARGV[7]) end
+redis.call(ARGV[8], ARGV[1], place .. ':' .. ARGV[2])
 return place
 ";
 
 /// Keys: meta, stream. Arguments: offset and epoch from where to read, the epoch of a stream that begins,
-/// ttl of its meta. What is read begins with what stands there itself. A stream that has gone back behind what a node has of it, as after a failover to a
+/// ttl of its meta, and of one that nothing was published to, how much is read. What is read begins with what stands there itself. A stream that has gone back behind what a node has of it, as after a failover to a
 /// server that lacks its end, is another one from then on: its offsets will be given again.
 const READ: &str = r"
 local meta = redis.call('HMGET', KEYS[1], 'epoch', 'offset')
@@ -190,12 +198,12 @@ if not epoch or went_back then
   epoch = ARGV[3]
   redis.call('HSET', KEYS[1], 'epoch', epoch, 'offset', offset)
 end
-redis.pcall('PEXPIRE', KEYS[1], ARGV[4])
+redis.pcall('PEXPIRE', KEYS[1], offset == '0' and ARGV[5] or ARGV[4])
 local from = '-'
 if epoch == ARGV[2] and ARGV[1] ~= '0' then from = ARGV[1] .. '-0' end
 local time = redis.call('TIME')
 time = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
-return { offset .. ':' .. epoch, time, redis.call('XRANGE', KEYS[2], from, '+') }
+return { offset .. ':' .. epoch, time, redis.call('XRANGE', KEYS[2], from, '+', 'COUNT', ARGV[6]) }
 ";
 
 /// Keys: leases, what nodes say of themselves, the epoch of it all, users. Arguments: a
@@ -220,10 +228,14 @@ local dead = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now)
 return { renewed, redis.call('GET', KEYS[3]), nodes, dead, redis.call('HLEN', KEYS[4]) }
 ";
 
-/// Keys: users, the users of a lease. Arguments: a lease, a user, what stands of it there or nothing. The
-/// answer says whether the user came with it or went, and how many are present then.
+/// Keys: users, the users of a lease, leases. Arguments: a lease, a user, what stands of it there or nothing.
+/// Nothing is entered under a lease that is not there: nobody would clear it away. The answer says whether
+/// the user came with it or went, and how many are present then.
 const ROLL: &str = r"
 local lease, user, value = ARGV[1], ARGV[2], ARGV[3]
+if value ~= '' and not redis.call('ZSCORE', KEYS[3], lease) then
+  return redis.error_reply('NOLEASE the lease of the node has ended')
+end
 local before = redis.call('HGET', KEYS[1], user)
 local entry = before and cjson.decode(before) or {}
 entry[lease] = value ~= '' and value or nil
@@ -249,23 +261,39 @@ if ARGV[3] == '' then
 else
   turn = redis.call('HSET', KEYS[1], client, ARGV[3]) == 1
 end
-if mode == 'user' then
-  local before = redis.call('HGET', KEYS[2], user)
-  local entry = before and cjson.decode(before) or {}
-  entry[lease] = ARGV[5] ~= '0' and ARGV[5] or nil
-  local after = next(entry)
-  if after then
-    redis.call('HSET', KEYS[2], user, cjson.encode(entry))
-  else
-    redis.call('HDEL', KEYS[2], user)
-  end
-  turn = (before == false) == (after ~= nil)
+local before = redis.call('HGET', KEYS[2], user)
+local entry = before and cjson.decode(before) or {}
+entry[lease] = ARGV[5] ~= '0' and ARGV[5] or nil
+local after = next(entry)
+if after then
+  redis.call('HSET', KEYS[2], user, cjson.encode(entry))
+else
+  redis.call('HDEL', KEYS[2], user)
 end
+if mode == 'user' then turn = (before == false) == (after ~= nil) end
 if mode ~= 'off' and turn then redis.call(ARGV[10], ARGV[7], ARGV[8]) end
 redis.call('PEXPIRE', KEYS[1], ARGV[9])
 redis.call('PEXPIRE', KEYS[2], ARGV[9])
 return turn and 1 or 0
 ";
 
+/// Keys of a channel: meta, connections by lease, users. Arguments: ttl of its meta, and of one that nothing
+/// was published to, ttl of the others.
+const PLACE: &str = r"
+local meta = redis.call('HMGET', KEYS[1], 'epoch', 'offset')
+local offset = meta[2] or '0'
+redis.pcall('PEXPIRE', KEYS[1], offset == '0' and ARGV[2] or ARGV[1])
+redis.pcall('PEXPIRE', KEYS[2], ARGV[3])
+redis.pcall('PEXPIRE', KEYS[3], ARGV[3])
+return offset .. ':' .. (meta[1] or '')
+";
+
 /// Every script, in the order of [`Script`].
-const TEXTS: [&str; 5] = [PUBLISH, READ, BEAT, ROLL, ENTER];
+const TEXTS: [&str; 6] = [PUBLISH, READ, BEAT, ROLL, ENTER, PLACE];
+
+/// How long the place of a stream is kept that nothing was published to: as long as its channel is followed,
+/// it is looked at more often.
+const UNUSED_TTL: Duration = Duration::from_secs(10 * 60);
+
+/// Publications that are read of a stream at once.
+const READ_MAX: usize = 500;

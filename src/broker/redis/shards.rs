@@ -81,7 +81,7 @@ impl Shards {
     }
 
     /// For each server the number of a tag whose slot it has, so that all of them can be told something.
-    pub(super) fn tags(&self, name: impl Fn(u16) -> String) -> Vec<u16> {
+    pub(super) fn tags(&self, name: impl Fn(u32) -> String) -> Vec<u32> {
         let of_shard = |shard| (0..).find(|tag| self.shard_of(slot(&name(*tag))) == shard);
         (0..self.shards.len()).filter_map(of_shard).collect()
     }

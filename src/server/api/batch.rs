@@ -49,7 +49,12 @@ impl Replies {
         }
         match named(command) {
             Ok((Method::Publish, body)) => match publish::begin(&shard.hub, body) {
-                Ok(receipt) => self.under_way.push(receipt),
+                Ok(receipt) => {
+                    self.under_way.push(receipt);
+                    if self.under_way.len() == UNDER_WAY_MAX {
+                        self.settle(shard).await;
+                    }
+                }
                 Err(fault) => {
                     self.settle(shard).await;
                     self.give_publish(shard, Err(fault));
@@ -90,6 +95,9 @@ impl Replies {
         self.given.push_str(&reply.unwrap_or_else(|fault| fault.to_json()));
     }
 }
+
+/// Publishes that are under way at once: few enough to find room at a broker, many enough to share its time.
+const UNDER_WAY_MAX: usize = 1024;
 
 /// A command's method, and its body.
 fn named(command: &RawValue) -> Result<(Method, &[u8]), Fault> {

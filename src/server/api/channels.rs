@@ -4,10 +4,8 @@ use globset::GlobBuilder;
 use serde::Deserialize;
 
 use super::{ANSWER_BYTES, TURN, namespace, not_available, parse};
-use crate::channel::counts;
 use crate::channel::history::{Page, Position};
 use crate::config::{Namespace, Switch};
-use crate::error::PublishError;
 use crate::hub::Inner;
 use crate::protocol::centrifuge::{self, Error, Since};
 use crate::protocol::json::encode;
@@ -30,11 +28,7 @@ pub(super) async fn presence(hub: &Inner, body: &[u8]) -> Result<String, Fault> 
 pub(super) async fn presence_stats(hub: &Inner, body: &[u8]) -> Result<String, Fault> {
     let channel = of_channel(body)?;
     has_presence(namespace(hub, &channel)?)?;
-    let counts = match hub.broker {
-        Some(_) => counts(&hub.present(&channel).await?),
-        None => hub.channels.with(&channel, |_, state| state.counts()).unwrap_or_default(),
-    };
-    Ok(centrifuge::presence_stats_result(counts))
+    Ok(centrifuge::presence_stats_result(hub.presence_counts(&channel).await?))
 }
 
 pub(super) async fn history(hub: &Inner, body: &[u8]) -> Result<String, Fault> {
@@ -49,9 +43,6 @@ pub(super) async fn history(hub: &Inner, body: &[u8]) -> Result<String, Fault> {
     }
     let History { channel, limit, since, reverse } = parse(body)?;
     has_history(namespace(hub, &channel)?)?;
-    if !hub.followed(&channel).await {
-        return Err(PublishError::Unavailable.into());
-    }
     let page = Page {
         // Less than nothing asks for everything.
         limit: usize::try_from(limit.unwrap_or(0)).unwrap_or(usize::MAX),
@@ -59,6 +50,7 @@ pub(super) async fn history(hub: &Inner, body: &[u8]) -> Result<String, Fault> {
         since: since.map(|it| Position { offset: it.offset, epoch: (&*it.epoch).into() }),
         reverse: reverse.unwrap_or_default(),
     };
+    hub.followed(&channel, page.since.as_ref()).await?;
     let read = hub
         .channels
         .with(&channel, |_, state| (state.history.page(&page), state.history.position()));

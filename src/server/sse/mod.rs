@@ -60,8 +60,10 @@ async fn open<B>(
         Some(user) => shard.hub.expect(user).await,
         None => None,
     };
-    // What it cannot have yet it is told when it opens.
-    join_all(wanted.iter().map(|wanted| shard.hub.followed(&wanted.channel))).await;
+    let followed = wanted.iter().map(|it| shard.hub.followed(&it.channel, it.from.as_ref()));
+    for followed in join_all(followed).await {
+        followed?;
+    }
     Stream::open(shard, who, expires, wanted).map_err(|(channel, error)| {
         shard.hub.stats.fail_handshake("channel");
         Fault::channel(error.into(), &channel)

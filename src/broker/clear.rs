@@ -1,0 +1,71 @@
+//! Clearing away what stands under leases that have ended, by whichever node comes first.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::engine::{Failure, Session};
+use super::ledger::Turn;
+use super::{Broker, topic_of};
+use crate::config::JoinLeave;
+use crate::hub::Inner;
+
+/// Clears away for as long as the session lasts.
+pub(super) async fn run(
+    hub: &Arc<Inner>,
+    broker: &Broker,
+    session: &Session,
+) -> Result<Infallible, Failure> {
+    broker.health.trusted().await;
+    loop {
+        let leases = broker.ledger.to_clear.take(1).await;
+        let mut left = Vec::new();
+        for lease in leases.items() {
+            if !session.claim(lease).await? || !clear(hub, session, lease).await? {
+                left.push(lease.clone());
+            }
+        }
+        if !left.is_empty() {
+            // Another node is at it, or the broker refuses.
+            tokio::time::sleep(RETRY).await;
+            left.retain(|lease| broker.ledger.has_ended(lease));
+        }
+        leases.done_but(left);
+    }
+}
+
+/// Clears away what stands under a lease; false if something was refused.
+async fn clear(hub: &Inner, session: &Session, lease: &str) -> Result<bool, Failure> {
+    tracing::info!(lease, "a node is gone; clearing away what it had entered");
+    let (users, mut clients) = (session.users_of(lease).await?, session.clients_of(lease).await?);
+    let mut is_clear = true;
+    for users in users.chunks(BATCH) {
+        let turns = session.enter_users(users).await?;
+        for (change, turn) in users.iter().zip(turns) {
+            match turn {
+                Ok(Turn { is_turn: true, present }) => hub.tell_turn(change, present),
+                Ok(_) => {}
+                Err(_) => is_clear = false,
+            }
+        }
+    }
+    for change in &mut clients {
+        let (channel, _) = &change.client;
+        change.topic = topic_of(hub, channel);
+        change.join_leave =
+            hub.config.namespace(channel).map_or(JoinLeave::Off, |it| it.join_leave);
+    }
+    for clients in clients.chunks(BATCH) {
+        is_clear &= session.enter_clients(clients).await?.iter().all(Result::is_ok);
+    }
+    if is_clear {
+        session.retire(lease, true).await?;
+    }
+    Ok(is_clear)
+}
+
+/// Changes that are entered at once.
+const BATCH: usize = 256;
+
+/// Time until a lease is looked at again that another node clears away.
+const RETRY: Duration = Duration::from_secs(5);
