@@ -127,7 +127,7 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// [`PublishError`]; nothing was or will be delivered then.
+    /// [`PublishError`]; nothing was or will be delivered then, but for [`PublishError::Uncertain`].
     pub fn broadcast(&self, message: impl Into<Message>) -> Receipt<usize> {
         self.inner.broadcast(&message.into())
     }
@@ -136,7 +136,7 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// [`PublishError`]; nothing was or will be delivered then.
+    /// [`PublishError`]; nothing was or will be delivered then, but for [`PublishError::Uncertain`].
     pub fn send_to_user(&self, user: &UserId, message: impl Into<Message>) -> Receipt<usize> {
         self.inner.send_to_user(user, &message.into())
     }
@@ -159,7 +159,8 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// [`PublishError`]; nothing was or will be delivered or remembered then. The name must be one
+    /// [`PublishError`]; nothing was or will be delivered or remembered then, but for
+    /// [`PublishError::Uncertain`]. The name must be one
     /// that [`Config`] allows, and the data at most its namespace's `max_bytes` of JSON.
     pub fn publish(&self, channel: &str, data: impl Into<String>) -> Receipt<Published> {
         let data = data.into();

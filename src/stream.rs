@@ -6,7 +6,7 @@ use std::io::ErrorKind::{Interrupted, WouldBlock};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, ready};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use tokio::task::spawn_local;
 
@@ -42,6 +42,8 @@ pub(crate) struct Stream {
     connection: Rc<Connection>,
     /// What is not yet subscribed, with its number.
     wanted: VecDeque<(usize, Wanted)>,
+    /// When its peer had been where it says.
+    seen: Option<Instant>,
 }
 
 impl Stream {
@@ -52,6 +54,7 @@ impl Stream {
         who: Who,
         expires: Option<SystemTime>,
         wanted: Vec<Wanted>,
+        seen: Option<Instant>,
     ) -> Result<Self, (String, SubscribeError)> {
         let connection = shard.connections.insert(shard.index, |id| {
             let life = shard.new_life(id);
@@ -65,7 +68,7 @@ impl Stream {
         let identity = who.user.clone().map(Identity::new);
         connection.introduce(who);
         let wanted = wanted.into_iter().enumerate().collect();
-        let mut stream = Self { shard: shard.clone(), connection, wanted };
+        let mut stream = Self { shard: shard.clone(), connection, wanted, seen };
         if let Err(refusal) = stream.subscribe() {
             // It was never there, so nothing counts or announces its end.
             shard.connections.remove(stream.connection.id);
@@ -189,7 +192,7 @@ impl Stream {
         // It was judged by its namespace, which is there to stay.
         let Some(namespace) = shard.hub.config.namespace(&channel) else { return Ok(None) };
         let max_bytes = shard.hub.config.limits.reply_bytes();
-        let recover = Recover { from: from.clone(), or_refuse: false, max_bytes };
+        let recover = Recover { from: from.clone(), or_refuse: false, seen: self.seen, max_bytes };
         let entered = shard.subscribe(connection, &channel, namespace, terms, &recover)?;
         let position = namespace.window().is_open().then(|| entered.position.clone());
         let missed = missed(from.as_ref(), entered);

@@ -8,7 +8,7 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
@@ -104,6 +104,9 @@ pub(crate) struct Recover {
     /// Where it was, if it asks for what it missed.
     pub(crate) from: Option<Position>,
     pub(crate) or_refuse: bool,
+    /// When it had been there; now, if that is not said.
+    #[serde(skip)]
+    pub(crate) seen: Option<Instant>,
     /// Bytes of it at most, each publication counting [`ENTRY_BYTES`] more.
     pub(crate) max_bytes: usize,
 }
@@ -130,7 +133,8 @@ impl Shard {
             if !has_room || (max > 0 && state.subscribers() >= max) {
                 return Err(SubscribeError::LimitExceeded);
             }
-            if !self.hub.ensure_current(channel, state, recover.from.as_ref()) {
+            let seen = recover.seen.unwrap_or_else(Instant::now);
+            if !self.hub.ensure_current(channel, state, recover.from.as_ref(), seen) {
                 return Err(SubscribeError::Behind);
             }
             let recovered = recovered(state, namespace.recovery, recover);
@@ -305,7 +309,7 @@ impl Shard {
     /// Whether there is room in the ring for telling of a connection, where the namespace has that.
     pub(crate) fn can_announce(&self, connection: &Connection, namespace: &Namespace) -> bool {
         let reserve = || self.hub.ring.reserve(self.told_of(connection), Some(connection.share()));
-        namespace.join_leave == JoinLeave::Off || reserve().is_some()
+        !self.announces(namespace) || reserve().is_some()
     }
 
     /// Room in the ring for telling of someone, where the namespace has that. Without room nothing
@@ -316,7 +320,7 @@ impl Shard {
         namespace: &Namespace,
         share: Option<&Arc<Share>>,
     ) -> Option<Reservation> {
-        if namespace.join_leave == JoinLeave::Off {
+        if !self.announces(namespace) {
             return None;
         }
         let reservation = self.hub.ring.reserve(self.told_of(connection), share);
@@ -324,6 +328,11 @@ impl Shard {
             self.hub.stats.presence_dropped();
         }
         reservation
+    }
+
+    /// Whether it is this node that tells of joins and leaves; with a broker all nodes do, by that.
+    fn announces(&self, namespace: &Namespace) -> bool {
+        namespace.join_leave != JoinLeave::Off && self.hub.broker.is_none()
     }
 
     /// Bytes that telling of a connection counts in the ring.

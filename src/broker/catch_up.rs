@@ -20,6 +20,7 @@ pub(super) async fn run(
     session: &Session,
     names: &[Arc<str>],
 ) -> Result<Vec<Arc<str>>, Failure> {
+    let asked = Instant::now();
     let mut reads = Vec::new();
     for name in names {
         match behind(hub, name) {
@@ -31,7 +32,7 @@ pub(super) async fn run(
                 if has_subscribers {
                     broker.stats.may_lack();
                 }
-                hub.channels.with(name, |_, state| finish(state, &Position::default()));
+                hub.channels.with(name, |_, state| finish(state, &Position::default(), asked));
             }
             None => {}
         }
@@ -40,7 +41,7 @@ pub(super) async fn run(
     let streams = session.read(reads.iter().map(|(read, _)| read)).await?;
     for ((read, has_subscribers), stream) in reads.into_iter().zip(streams) {
         match stream {
-            Ok(stream) => bring(hub, broker, read, stream, has_subscribers).await,
+            Ok(stream) => bring(hub, broker, (read, asked), stream, has_subscribers).await,
             Err(refusal) => {
                 tracing::warn!(channel = &*read.channel, %refusal, "a stream cannot be read");
                 failed.push(read.channel);
@@ -65,7 +66,7 @@ fn behind(hub: &Inner, name: &str) -> Option<(bool, Option<Position>, bool)> {
 async fn bring(
     hub: &Arc<Inner>,
     broker: &Broker,
-    Read { channel, from, .. }: Read,
+    (Read { channel, from, .. }, asked): (Read, Instant),
     Stream { position, mut entries }: Stream,
     has_subscribers: bool,
 ) {
@@ -102,7 +103,7 @@ async fn bring(
         }
     }
     let is_all = reached >= top
-        && hub.channels.with(&channel, |_, state| finish(state, &position)) != Some(false);
+        && hub.channels.with(&channel, |_, state| finish(state, &position, asked)) != Some(false);
     if !is_all {
         hub.channels.with(&channel, |_, state| {
             if let Some(mirror) = &mut state.mirror {
@@ -178,9 +179,9 @@ fn interrupt(hub: &Inner, channel: &Channel, state: &mut State, room: Reservatio
     hub.ring.send(room, Load::Post(post));
 }
 
-/// Says that a channel was read up to a position; false if more has come since.
-fn finish(state: &mut State, position: &Position) -> bool {
-    state.mirror.as_mut().is_none_or(|mirror| mirror.catch_up(position, Instant::now()))
+/// Says that a stream, asked then, had no more than up to a position; false if more has come since.
+fn finish(state: &mut State, position: &Position, asked: Instant) -> bool {
+    state.mirror.as_mut().is_none_or(|mirror| mirror.catch_up(position, asked))
 }
 
 /// An offset that no stream comes to, and that scripts count with exactly.

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use tokio::sync::oneshot;
 
@@ -80,10 +81,20 @@ impl Broker {
         let hub = hub.clone();
         // Its shards, and the channel that it may need, must not keep what comes after it.
         tokio::spawn(async move {
-            if let Some(channel) = act.channel() {
-                // Who unsubscribes waits too, so as not to overtake who subscribed; the shard says if it is not
-                // to be had.
-                let _ = hub.followed(channel, None).await;
+            let mut act = act;
+            // Who unsubscribes waits too, so as not to overtake who subscribed; the shard says if it is not to
+            // be had.
+            match &mut act {
+                Act::Subscribe(subscribe) => {
+                    let seen = Instant::now();
+                    let from = subscribe.recover.from.as_ref();
+                    let _ = hub.followed(&subscribe.channel, from, seen).await;
+                    subscribe.recover.seen = Some(seen);
+                }
+                Act::Unsubscribe(channel) => {
+                    let _ = hub.followed(channel, None, Instant::now()).await;
+                }
+                Act::Close(_) | Act::Refresh(_) => {}
             }
             let room = hub.ring.room().wait(act.size()).await;
             let outcome = hub.order_here(room, &user, whom, act).await;

@@ -1,6 +1,6 @@
 //! Whether a channel of this node has what its stream at the broker has.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::oneshot;
 
@@ -10,8 +10,8 @@ use super::history::Position;
 /// is brought to those who are there: what the stream has is read first, in its order.
 #[derive(Debug, Default)]
 pub(crate) struct Mirror {
-    /// When the stream was last read, if nothing lacks since.
-    read: Option<Instant>,
+    /// When its stream was last asked for what it has, if nothing lacks since.
+    asked: Option<Instant>,
     /// The furthest place that came while it was behind.
     seen: Position,
     /// Whether it has a place in its stream from which it can go on.
@@ -21,7 +21,7 @@ pub(crate) struct Mirror {
 
 impl Mirror {
     pub(crate) fn is_current(&self) -> bool {
-        self.read.is_some()
+        self.asked.is_some()
     }
 
     /// Whether it has a place in its stream from which it can go on.
@@ -29,14 +29,14 @@ impl Mirror {
         self.has_place
     }
 
-    /// Whether it was read so lately that what it has not is not there.
-    pub(crate) fn is_fresh(&self, now: Instant) -> bool {
-        self.read.is_some_and(|read| now.saturating_duration_since(read) < FRESH)
+    /// Whether the stream was asked since: what it did not have then, nobody can have seen before.
+    pub(crate) fn is_of(&self, since: Instant) -> bool {
+        self.asked.is_some_and(|asked| asked >= since)
     }
 
     /// Something lacks, or may.
     pub(crate) fn fall_behind(&mut self) {
-        (self.read, self.seen) = (None, Position::default());
+        (self.asked, self.seen) = (None, Position::default());
     }
 
     /// Takes note of a publication that is not brought, as it is behind.
@@ -51,13 +51,13 @@ impl Mirror {
         self.has_place = true;
     }
 
-    /// The stream was read up to a position; false if it has gone on since.
-    pub(crate) fn catch_up(&mut self, position: &Position, now: Instant) -> bool {
+    /// The stream, asked then, had no more than up to a position; false if it has gone on since.
+    pub(crate) fn catch_up(&mut self, position: &Position, asked: Instant) -> bool {
         // What came of another stream says nothing of this one.
         if self.seen.epoch == position.epoch && self.seen.offset > position.offset {
             return false;
         }
-        (self.read, self.has_place) = (Some(now), true);
+        (self.asked, self.has_place) = (Some(asked), true);
         for waiting in self.waiting.drain(..) {
             // Who gave up no longer listens.
             let _ = waiting.send(());
@@ -74,11 +74,10 @@ impl Mirror {
     }
 }
 
-/// How long what was read counts as all there is: longer than a message takes from node to node.
-const FRESH: Duration = Duration::from_secs(1);
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn at(offset: u64, epoch: &str) -> Position {
@@ -90,8 +89,8 @@ mod tests {
         let (mut mirror, now) = (Mirror::default(), Instant::now());
         mirror.pass_over(at(7, "e"));
         assert!(!mirror.catch_up(&at(6, "e"), now) && !mirror.is_current());
-        assert!(mirror.catch_up(&at(7, "e"), now) && mirror.is_fresh(now));
-        assert!(!mirror.is_fresh(now + FRESH) && mirror.is_current());
+        assert!(mirror.catch_up(&at(7, "e"), now) && mirror.is_of(now));
+        assert!(!mirror.is_of(now + Duration::from_millis(1)) && mirror.is_current());
         mirror.fall_behind();
         assert!(!mirror.is_current());
     }

@@ -3,7 +3,7 @@
 //! A command that needs an answer is given back as [`Lack::Answer`](super::Lack::Answer), and carried
 //! out from its beginning once that is there.
 
-use super::{Call, Refusal};
+use super::{Call, Lack, Refusal};
 use crate::hook::{self, Act, Consent, Question};
 use crate::protocol::centrifuge::{self, Denial, Error};
 use crate::subscription::Who;
@@ -22,7 +22,7 @@ impl Call<'_> {
         let Some(application) = &self.shard.hub.application else { return Ok(None) };
         let question = Question { client: self.client, user, act };
         match application.ask(&question) {
-            Some(decision) => Err(Refusal::Undecided(decision)),
+            Some(decision) => Err(Lack::Answer(decision).into()),
             None => Ok(None),
         }
     }

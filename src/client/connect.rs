@@ -2,13 +2,13 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::subscribe::position;
-use super::{Call, Refusal};
+use super::{Call, Lack, Refusal};
 use crate::auth::TokenError;
 use crate::auth::grant::{ConnectionGrant, SubscriptionOptions};
 use crate::close::CloseReason;
@@ -24,17 +24,19 @@ impl Call<'_> {
         let (grant, welcome) = self.grant(connect)?;
         let ConnectionGrant { user, expires, info, subs } = grant;
         // Looked at first, as a peer that is refused must not have come in.
+        let since = self.given.since.unwrap_or_else(Instant::now);
         for channel in subs.keys() {
             self.namespace(channel)?;
             let from = connect.subs.get(&**channel).and_then(position);
-            if hub.must_wait_for(channel, from.as_ref()) {
-                return Err(Refusal::Behind(channel.clone(), from));
+            if hub.must_wait_for(channel, from.as_ref(), since) {
+                return Err(Lack::Channel(channel.clone(), from).into());
             }
         }
-        if let Some(user) =
-            user.as_ref().filter(|_| hub.broker.is_some() && !self.given.is_expected)
+        if let Some(user) = &user
+            && hub.broker.is_some()
+            && !self.given.is_expected
         {
-            return Err(Refusal::Unexpected(user.clone()));
+            return Err(Lack::User(user.clone()).into());
         }
         let who =
             Who { client: self.client.clone(), user: user.clone(), info, ends: welcome.expires };
@@ -101,7 +103,7 @@ impl Call<'_> {
             let result = self.enter_by_server(who, &name, were.get(&*name), &options, room);
             // It has come in already, and would take an error for not having.
             let result = result.map_err(|refusal| match refusal {
-                Refusal::Behind(..) => CloseReason::INSUFFICIENT_STATE,
+                Refusal::Lacks(_) => CloseReason::INSUFFICIENT_STATE,
                 _ => CloseReason::CHANNEL_LIMIT,
             })?;
             room = room.saturating_sub(result.len());

@@ -11,6 +11,7 @@ use std::fmt;
 use std::mem;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::channel::history::Position;
 use crate::close::CloseReason;
@@ -43,6 +44,8 @@ pub(crate) struct Given {
     pub(crate) answer: Option<Answer>,
     /// What became of its publish.
     pub(crate) published: Option<Result<(), PublishError>>,
+    /// Since when it is waited for that its channel has what its stream has.
+    pub(crate) since: Option<Instant>,
     /// Whether its user is expected by the broker.
     pub(crate) is_expected: bool,
     /// Who is on its channel, on all nodes.
@@ -76,18 +79,18 @@ pub(crate) enum Lack {
     Answer(Decision),
     /// What its channel's stream has, with the position that the peer has seen.
     Channel(String, Option<Position>),
-    /// Room in its connection's outbox for what it may answer.
-    Outbox,
     /// How many are on its channel, on all nodes.
     Counts(String),
+    /// Room in its connection's outbox for what it may answer.
+    Outbox,
     /// Who is on its channel, on all nodes.
     Present(String),
     /// The broker's answer to its publish.
     Receipt(Receipt<()>),
-    /// That its user is expected by the broker.
-    User(UserId),
     /// Room in the ring for what it publishes.
     Ring,
+    /// That its user is expected by the broker.
+    User(UserId),
 }
 
 impl fmt::Debug for Lack {
@@ -118,22 +121,12 @@ enum Turn {
 
 /// Why a command has no result.
 enum Refusal {
-    /// The channel does not have yet what its stream has.
-    Behind(String, Option<Position>),
     Close(CloseReason),
     /// The application says so.
     Denied(Denial),
     Error(Error),
-    /// The broker is to say how many are on that channel.
-    Counts(String),
-    /// The broker is to say who is on that channel.
-    Present(String),
-    /// Its publish is under way.
-    Published(Receipt<()>),
-    /// The application is to say first.
-    Undecided(Decision),
-    /// The broker is to expect that user first.
-    Unexpected(UserId),
+    /// It must wait.
+    Lacks(Lack),
 }
 
 impl Call<'_> {
@@ -182,15 +175,10 @@ impl Call<'_> {
                 Turn::Wait(Lack::Ring)
             }
             Err((id, Refusal::Error(it))) => reply(centrifuge::error(id, &it), it.is_of_sender()),
-            Err((_, Refusal::Behind(channel, from))) if !is_last_try => {
-                Turn::Wait(Lack::Channel(channel, from))
+            Err((id, Refusal::Lacks(Lack::Channel(..)))) if is_last_try => {
+                reply(centrifuge::error(id, &Error::INTERNAL), false)
             }
-            Err((id, Refusal::Behind(..))) => reply(centrifuge::error(id, &Error::INTERNAL), false),
-            Err((_, Refusal::Counts(channel))) => Turn::Wait(Lack::Counts(channel)),
-            Err((_, Refusal::Present(channel))) => Turn::Wait(Lack::Present(channel)),
-            Err((_, Refusal::Published(receipt))) => Turn::Wait(Lack::Receipt(receipt)),
-            Err((_, Refusal::Undecided(decision))) => Turn::Wait(Lack::Answer(decision)),
-            Err((_, Refusal::Unexpected(user))) => Turn::Wait(Lack::User(user)),
+            Err((_, Refusal::Lacks(lack))) => Turn::Wait(lack),
         }
     }
 
@@ -279,7 +267,7 @@ impl Call<'_> {
         };
         match self.shard.hub.post(publish, None).now() {
             Ok(published) => Ok(published.map(|_| "{}".to_owned())?),
-            Err(receipt) => Err(Refusal::Published(receipt.done())),
+            Err(receipt) => Err(Lack::Receipt(receipt.done()).into()),
         }
     }
 
@@ -294,6 +282,12 @@ fn push_line(lines: &mut String, line: &str) {
         lines.push('\n');
     }
     lines.push_str(line);
+}
+
+impl From<Lack> for Refusal {
+    fn from(lack: Lack) -> Self {
+        Self::Lacks(lack)
+    }
 }
 
 impl From<Error> for Refusal {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Call, Refusal};
+use super::{Call, Lack, Refusal};
 use crate::channel::State;
 use crate::channel::history::{Page, Position};
 use crate::config::Switch;
@@ -45,7 +45,7 @@ impl Call<'_> {
         let counts = match self.given.counts {
             Some(counts) => counts?,
             None if self.shard.hub.broker.is_some() => {
-                return Err(Refusal::Counts(channel.to_owned()));
+                return Err(Lack::Counts(channel.to_owned()).into());
             }
             None => {
                 let counts = self.shard.hub.channels.with(channel, |_, state| state.counts());
@@ -60,7 +60,7 @@ impl Call<'_> {
         match &self.given.present {
             Some(present) => return Ok(present.clone()?),
             None if self.shard.hub.broker.is_some() => {
-                return Err(Refusal::Present(channel.to_owned()));
+                return Err(Lack::Present(channel.to_owned()).into());
             }
             None => {}
         }

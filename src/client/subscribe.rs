@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::connect::{Lease, REFRESH_GRACE};
-use super::{Call, Refusal};
+use super::{Call, Lack, Refusal};
 use crate::auth::TokenError;
 use crate::auth::grant::{SubscriptionGrant, SubscriptionOptions};
 use crate::channel::history::Position;
@@ -45,6 +45,7 @@ impl Call<'_> {
         let recover = Recover {
             from: position(asked),
             or_refuse: asked.flag & REJECT_UNRECOVERED != 0,
+            seen: self.given.since,
             max_bytes: self.shard.hub.config.limits.reply_bytes(),
         };
         self.enter(&asked.channel, namespace, &recover, terms, options.data.as_deref(), expires)
@@ -62,7 +63,8 @@ impl Call<'_> {
     ) -> Result<String, Refusal> {
         let namespace = self.namespace(name)?;
         let terms = Terms::of_server(who, namespace, options);
-        let recover = Recover { from: asked.and_then(position), or_refuse: false, max_bytes };
+        let from = asked.and_then(position);
+        let recover = Recover { from, or_refuse: false, seen: self.given.since, max_bytes };
         self.enter(name, namespace, &recover, terms, options.data.as_deref(), None)
     }
 
@@ -149,7 +151,7 @@ impl Call<'_> {
     ) -> Result<String, Refusal> {
         let entered = self.shard.subscribe(self.connection, name, namespace, terms, recover);
         let entered = entered.map_err(|error| match error {
-            SubscribeError::Behind => Refusal::Behind(name.to_owned(), recover.from.clone()),
+            SubscribeError::Behind => Lack::Channel(name.to_owned(), recover.from.clone()).into(),
             error => Refusal::Error(error.into()),
         })?;
         let Entered { position, is_recoverable, recovered } = entered;

@@ -5,7 +5,7 @@ use std::fmt;
 use super::key::is_namespace_name;
 use super::setting::NAMESPACE;
 use super::value::format_size;
-use super::{Anonymous, Config, Namespace, Recovery, Setting, Switch};
+use super::{Anonymous, BrokerKind, Config, Namespace, Recovery, Setting, Switch};
 use crate::protocol::chat::ENVELOPE_BYTES_MAX;
 use crate::ring::ENTRY_BYTES;
 
@@ -75,7 +75,12 @@ impl Config {
                 "hold limits.ring_bytes and one full limits.outbox_bytes a shard",
             ),
             ("limits.history_bytes", limits.history_bytes, message, "hold a message"),
-            ("limits.broker_bytes", limits.broker_bytes, 2 * message, "hold two messages"),
+            (
+                "limits.broker_bytes",
+                limits.broker_bytes,
+                if self.broker.kind == BrokerKind::Local { 0 } else { 2 * message },
+                "hold two messages",
+            ),
         ];
         let too_small = sizes.into_iter().filter(|(_, size, least, _)| size < least);
         too_small.map(|(name, size, least, why)| {

@@ -63,13 +63,14 @@ impl Inner {
         broker.channels.add(name.clone());
     }
 
-    /// Whether a channel has all that its stream has, with the position that a peer has seen: perhaps on
-    /// another node, where it came earlier. One that has not is brought up to it.
+    /// Whether a channel has all that its stream has, with the position that a peer had seen at that time:
+    /// perhaps on another node, where it came earlier. One that has not is brought up to it.
     pub(crate) fn ensure_current(
         &self,
         channel: &Channel,
         state: &mut State,
         from: Option<&Position>,
+        seen: Instant,
     ) -> bool {
         let Some((broker, mirror)) = self.broker.as_ref().zip(state.mirror.as_mut()) else {
             return true;
@@ -78,7 +79,7 @@ impl Inner {
         let is_ahead = |from: &Position| {
             from.epoch == *history.epoch() && from.offset >= history.next_offset()
         };
-        if mirror.is_current() && from.is_some_and(is_ahead) && !mirror.is_fresh(Instant::now()) {
+        if mirror.is_current() && from.is_some_and(is_ahead) && !mirror.is_of(seen) {
             mirror.fall_behind();
             broker.channels.add(channel.name.clone());
         }
@@ -86,20 +87,27 @@ impl Inner {
     }
 
     /// Whether a channel that is to be subscribed must be waited for; from now on it is followed.
-    pub(crate) fn must_wait_for(&self, channel: &str, from: Option<&Position>) -> bool {
-        self.broker.is_some() && matches!(self.follow(channel, from), Ok(Some(_)))
+    pub(crate) fn must_wait_for(
+        &self,
+        channel: &str,
+        from: Option<&Position>,
+        seen: Instant,
+    ) -> bool {
+        self.broker.is_some() && matches!(self.follow(channel, from, seen), Ok(Some(_)))
     }
 
-    /// Waits until a channel has all that its stream has, but not for longer than the broker may take.
+    /// Waits until a channel has all that its stream has, with the position that a peer had seen at that
+    /// time, but not for longer than the broker may take.
     pub(crate) async fn followed(
         &self,
         channel: &str,
         from: Option<&Position>,
+        seen: Instant,
     ) -> Result<(), PublishError> {
         let Some(broker) = &self.broker else { return Ok(()) };
         let followed = async {
             // One that goes while it is waited for is made again.
-            while let Some(caught_up) = self.follow(channel, from)? {
+            while let Some(caught_up) = self.follow(channel, from, seen)? {
                 let _ = caught_up.await;
             }
             Ok(())
@@ -113,10 +121,12 @@ impl Inner {
         &self,
         channel: &str,
         from: Option<&Position>,
+        seen: Instant,
     ) -> Result<Option<oneshot::Receiver<()>>, PublishError> {
         let Some(namespace) = self.config.namespace(channel) else { return Ok(None) };
-        let is_enough =
-            |channel: &Arc<Channel>, state: &mut State| self.ensure_current(channel, state, from);
+        let is_enough = |channel: &Arc<Channel>, state: &mut State| {
+            self.ensure_current(channel, state, from, seen)
+        };
         let caught_up = self.channels.follow(channel, namespace.window(), is_enough);
         caught_up.map_err(|TooManyChannels| PublishError::TooManyChannels)
     }

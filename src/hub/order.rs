@@ -212,15 +212,6 @@ impl Whom {
 }
 
 impl Act {
-    /// The channel that it is about, if it is about one.
-    pub(crate) fn channel(&self) -> Option<&str> {
-        match self {
-            Self::Subscribe(subscribe) => Some(&subscribe.channel),
-            Self::Unsubscribe(channel) => Some(channel),
-            Self::Close(_) | Self::Refresh(_) => None,
-        }
-    }
-
     /// Bytes that it brings.
     pub(crate) fn size(&self) -> usize {
         match self {

@@ -95,40 +95,9 @@ impl Dialog {
         let held = connection.life.partial_bytes.get();
         while let Some(Waiting { lack, what }) = waiting.take() {
             self.hold(held + what.len());
+            // Only what the shard itself is waited for counts against its patience.
+            let is_of_shard = matches!(lack, Lack::Outbox | Lack::Ring);
             waiting = match lack {
-                Lack::Answer(decision) => {
-                    // What is asked is a copy of what waits.
-                    self.hold(held + 2 * what.len());
-                    let answer = hub.answer(decision).await;
-                    // The application's time is not the ring's.
-                    patience.as_mut().reset(Instant::now() + publish_wait);
-                    self.resume(what, answer)
-                }
-                Lack::Channel(channel, from) => {
-                    let followed = hub.followed(&channel, from.as_ref()).await;
-                    patience.as_mut().reset(Instant::now() + publish_wait);
-                    self.retry(what, followed.is_err())
-                }
-                Lack::Counts(channel) => {
-                    let counts = Some(hub.presence_counts(&channel).await);
-                    patience.as_mut().reset(Instant::now() + publish_wait);
-                    self.give(what, |given| given.counts = counts)
-                }
-                Lack::User(user) => {
-                    let _expected = hub.expect(&user).await;
-                    patience.as_mut().reset(Instant::now() + publish_wait);
-                    self.give(what, |given| given.is_expected = true)
-                }
-                Lack::Present(channel) => {
-                    let present = Some(hub.present(&channel).await);
-                    patience.as_mut().reset(Instant::now() + publish_wait);
-                    self.give(what, |given| given.present = present)
-                }
-                Lack::Receipt(receipt) => {
-                    let published = receipt.await;
-                    patience.as_mut().reset(Instant::now() + publish_wait);
-                    self.conclude(what, published)
-                }
                 Lack::Outbox => {
                     connection.outbox_below(hub.config.limits.reply_bytes()).await;
                     self.retry(what, false)
@@ -140,7 +109,49 @@ impl Dialog {
                         self.retry(what, true)
                     }
                 },
+                lack => self.obtain(lack, what, held).await,
+            };
+            if !is_of_shard {
+                patience.as_mut().reset(Instant::now() + publish_wait);
             }
+        }
+    }
+
+    /// Goes on with what waits once the application or the broker has answered.
+    async fn obtain(&mut self, lack: Lack, what: What, held: usize) -> Option<Waiting> {
+        let hub = self.shard.hub.clone();
+        match lack {
+            Lack::Answer(decision) => {
+                // What is asked is a copy of what waits.
+                self.hold(held + 2 * what.len());
+                let answer = hub.answer(decision).await;
+                self.resume(what, answer)
+            }
+            Lack::Channel(channel, from) => {
+                let since = Instant::now();
+                if hub.followed(&channel, from.as_ref(), since.into_std()).await.is_err() {
+                    return self.retry(what, true);
+                }
+                // Of several channels each is waited for, and all have been seen by the first time.
+                self.give(what, |given| given.since = given.since.or(Some(since.into_std())))
+            }
+            Lack::Counts(channel) => {
+                let counts = Some(hub.presence_counts(&channel).await);
+                self.give(what, |given| given.counts = counts)
+            }
+            Lack::Present(channel) => {
+                let present = Some(hub.present(&channel).await);
+                self.give(what, |given| given.present = present)
+            }
+            Lack::Receipt(receipt) => {
+                let published = receipt.await;
+                self.conclude(what, published)
+            }
+            Lack::User(user) => {
+                let _expected = hub.expect(&user).await;
+                self.give(what, |given| given.is_expected = true)
+            }
+            Lack::Outbox | Lack::Ring => self.retry(what, false),
         }
     }
 

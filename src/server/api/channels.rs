@@ -1,5 +1,7 @@
 //! What may be asked of channels: who is there, what they remember, which there are.
 
+use std::time::Instant;
+
 use globset::GlobBuilder;
 use serde::Deserialize;
 
@@ -50,7 +52,7 @@ pub(super) async fn history(hub: &Inner, body: &[u8]) -> Result<String, Fault> {
         since: since.map(|it| Position { offset: it.offset, epoch: (&*it.epoch).into() }),
         reverse: reverse.unwrap_or_default(),
     };
-    hub.followed(&channel, page.since.as_ref()).await?;
+    hub.followed(&channel, page.since.as_ref(), Instant::now()).await?;
     let read = hub
         .channels
         .with(&channel, |_, state| (state.history.page(&page), state.history.position()));

@@ -64,6 +64,7 @@ pub(super) async fn subscribe(hub: &Inner, body: &[u8]) -> Result<String, Fault>
     let recover = Recover {
         from: asked.recover_since.map(position),
         or_refuse: true,
+        seen: None,
         max_bytes: hub.config.limits.reply_bytes(),
     };
     let whom = whom(asked.client, asked.session, None)?;

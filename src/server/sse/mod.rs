@@ -6,7 +6,7 @@ mod judge;
 use std::cell::RefCell;
 use std::future::pending;
 use std::rc::Rc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use futures_util::future::join_all;
 use hyper::header::{
@@ -60,11 +60,12 @@ async fn open<B>(
         Some(user) => shard.hub.expect(user).await,
         None => None,
     };
-    let followed = wanted.iter().map(|it| shard.hub.followed(&it.channel, it.from.as_ref()));
+    let seen = Instant::now();
+    let followed = wanted.iter().map(|it| shard.hub.followed(&it.channel, it.from.as_ref(), seen));
     for followed in join_all(followed).await {
         followed?;
     }
-    Stream::open(shard, who, expires, wanted).map_err(|(channel, error)| {
+    Stream::open(shard, who, expires, wanted, Some(seen)).map_err(|(channel, error)| {
         shard.hub.stats.fail_handshake("channel");
         Fault::channel(error.into(), &channel)
     })
