@@ -5,16 +5,14 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
-use tokio::io::AsyncReadExt;
-use tokio::net::tcp::OwnedReadHalf;
 use tokio::sync::Notify;
 use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::timeout;
 
 use crate::failure::Failure;
+use crate::responses::Responses;
 use crate::target::Target;
 use crate::writer::Writer;
 
@@ -50,7 +48,7 @@ impl Backend {
                  content-length: 2\r\n\r\n{{}}"
             );
             writer.write_all(request.as_bytes()).await?;
-            let mut responses = Responses { read, buffer: BytesMut::new() };
+            let mut responses = Responses::new(read);
             let (status, _) = responses.next().await?;
             Ok::<_, io::Error>((writer, responses, status))
         };
@@ -66,7 +64,7 @@ impl Backend {
             status => return Err(setup(format!("answers with status {status}"))),
         }
         let answers = Rc::new(Answers::default());
-        let reading = spawn_local(responses.count(answers.clone())).abort_handle();
+        let reading = spawn_local(count(responses, answers.clone())).abort_handle();
         Ok(Self { writer, answers, reading })
     }
 }
@@ -125,65 +123,28 @@ impl Answers {
     }
 }
 
-/// Responses on a connection, one after the other.
-#[derive(Debug)]
-struct Responses {
-    read: OwnedReadHalf,
-    buffer: BytesMut,
-}
-
-impl Responses {
-    async fn count(mut self, answers: Rc<Answers>) {
-        loop {
-            let fault = match self.next().await {
-                Ok((200, body)) => {
-                    answers.note(&body);
-                    None
-                }
-                Ok((503, _)) => {
-                    answers.refuse();
-                    None
-                }
-                Ok((status, _)) => Some(format!("it answers a publish with status {status}")),
-                Err(error) => Some(error.to_string()),
-            };
-            let ends = fault.is_some();
-            *answers.fault.borrow_mut() = fault;
-            answers.changed.notify_waiters();
-            if ends {
-                return;
+/// Counts the answers to publishes, until one is not understood.
+async fn count(mut responses: Responses, answers: Rc<Answers>) {
+    loop {
+        let fault = match responses.next().await {
+            Ok((200, body)) => {
+                answers.note(&body);
+                None
             }
+            Ok((503, _)) => {
+                answers.refuse();
+                None
+            }
+            Ok((status, _)) => Some(format!("it answers a publish with status {status}")),
+            Err(error) => Some(error.to_string()),
+        };
+        let ends = fault.is_some();
+        *answers.fault.borrow_mut() = fault;
+        answers.changed.notify_waiters();
+        if ends {
+            return;
         }
     }
-
-    /// The next status and body.
-    async fn next(&mut self) -> io::Result<(u16, BytesMut)> {
-        loop {
-            if let Some((status, head, size)) = parse(&self.buffer)? {
-                self.buffer.advance(head);
-                return Ok((status, self.buffer.split_to(size - head)));
-            }
-            if self.read.read_buf(&mut self.buffer).await? == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-        }
-    }
-}
-
-/// Status, and size of the head and of all, of the response that `bytes` begin with, once it is
-/// whole.
-fn parse(bytes: &[u8]) -> io::Result<Option<(u16, usize, usize)>> {
-    let invalid = |text: &str| io::Error::new(io::ErrorKind::InvalidData, text);
-    let mut headers = [httparse::EMPTY_HEADER; 32];
-    let mut response = httparse::Response::new(&mut headers);
-    let head = response.parse(bytes).map_err(|_| invalid("the answer is not HTTP"))?;
-    let (httparse::Status::Complete(head), Some(status)) = (head, response.code) else {
-        return Ok(None);
-    };
-    let length = response.headers.iter().find(|header| header.name == "content-length");
-    let length = length.and_then(|header| str::from_utf8(header.value).ok()?.parse().ok());
-    let length: usize = length.ok_or_else(|| invalid("the answer has no content-length"))?;
-    Ok((bytes.len() >= head + length).then_some((status, head, head + length)))
 }
 
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -27,6 +27,7 @@ mod publisher;
 mod reader;
 mod recover;
 mod report;
+mod responses;
 mod restless;
 mod scanner;
 mod schedule;
