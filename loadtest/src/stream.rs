@@ -1,5 +1,7 @@
 //! What one subscriber got of one channel: everything, once, in order, and at the offsets it must have.
 
+use std::time::Duration;
+
 use crate::centrifuge::{Position, Publication, Subscribed};
 use crate::channels::Channels;
 use crate::mark::Mark;
@@ -12,18 +14,27 @@ pub(crate) struct Stream {
     pub(crate) name: String,
     channels: Channels,
     pub(crate) position: Position,
+    /// When the last one that came was due, in the clock's nanoseconds.
+    due: u64,
     pub(crate) trail: Trail,
     pub(crate) received: u64,
     /// Publications that it missed, and of which the server said that it cannot recover them.
     pub(crate) forgiven: u64,
     /// Publications at another offset than the next.
-    misplaced: u64,
+    misplaced: Slips,
     /// Publications of another channel.
-    foreign: u64,
+    foreign: Slips,
     /// Recoveries that ended elsewhere than the server said.
-    partial: u64,
+    partial: Slips,
     /// Recoveries that were refused though nothing had left the window.
-    refused: u64,
+    refused: Slips,
+}
+
+/// How often something happened that must not, and how it was the first time.
+#[derive(Debug, Default)]
+struct Slips {
+    count: u64,
+    first: String,
 }
 
 /// What a subscriber that came back was given.
@@ -47,23 +58,26 @@ impl Stream {
             name: Channels::name(channel),
             channels,
             position,
+            due: 0,
             trail,
             received: 0,
             forgiven: 0,
-            misplaced: 0,
-            foreign: 0,
-            partial: 0,
-            refused: 0,
+            misplaced: Slips::default(),
+            foreign: Slips::default(),
+            partial: Slips::default(),
+            refused: Slips::default(),
         }
     }
 
     /// Takes note of a publication.
     pub(crate) fn follow(&mut self, publication: &Publication) {
-        self.misplaced += u64::from(publication.offset != self.position.offset + 1);
-        self.position.offset = publication.offset;
+        let (before, offset) = (self.position.offset, publication.offset);
         let mark = publication.mark();
+        let how = || format!("{offset} after {before}, due at {}", seconds(mark.due));
+        self.misplaced.note(offset != before + 1, how);
+        (self.position.offset, self.due) = (offset, mark.due);
         if self.channels.turn(mark.sequence) != self.channel {
-            self.foreign += 1;
+            self.foreign.note(true, || offset.to_string());
             return;
         }
         self.received += 1;
@@ -73,15 +87,20 @@ impl Stream {
 
     /// Takes note of what is said on a return, where the last `window` publications are recovered.
     pub(crate) fn come_back(&mut self, is: &Subscribed, window: u64) -> Comeback {
-        let is_same = is.epoch == self.position.epoch;
+        let (Position { offset: before, epoch }, due) = (self.position.clone(), self.due);
+        let how = |at: u64| {
+            format!("at {at} of {}, after {before} of {epoch}, due at {}", is.epoch, seconds(due))
+        };
+        let is_same = is.epoch == epoch;
         if is.recovered {
             is.publications.iter().for_each(|publication| self.follow(publication));
-            self.partial += u64::from(!is_same || self.position.offset != is.offset);
+            let at = self.position.offset;
+            self.partial.note(!is_same || at != is.offset, || how(at));
             return Comeback::Recovered(is.publications.len() as u64);
         }
-        let missed = is.offset.saturating_sub(self.position.offset);
-        self.partial += u64::from(!is.publications.is_empty());
-        self.refused += u64::from(missed <= window || !is_same);
+        let missed = is.offset.saturating_sub(before);
+        self.partial.note(!is.publications.is_empty(), || how(is.offset));
+        self.refused.note(missed <= window || !is_same, || how(is.offset));
         self.forgiven += missed;
         self.position = Position { offset: is.offset, epoch: is.epoch.clone() };
         Comeback::Unrecovered
@@ -90,18 +109,34 @@ impl Stream {
     /// Everything that is wrong with it, given what was published on the channel.
     pub(crate) fn faults(&self, published: &[Published]) -> Vec<String> {
         let mut faults = self.trail.faults(published, self.forgiven);
-        for (count, what) in [
-            (self.misplaced, "publications are not at the next offset"),
-            (self.foreign, "publications are another channel's"),
-            (self.partial, "recoveries are not what the server said"),
-            (self.refused, "recoveries are refused inside the window"),
+        for (Slips { count, first }, what) in [
+            (&self.misplaced, "publications are not at the next offset"),
+            (&self.foreign, "publications are another channel's"),
+            (&self.partial, "recoveries are not what the server said"),
+            (&self.refused, "recoveries are refused inside the window"),
         ] {
-            if count > 0 {
-                faults.push(format!("{count} {what}"));
+            if *count > 0 {
+                faults.push(format!("{count} {what}, the first {first}"));
             }
         }
         faults
     }
+}
+
+impl Slips {
+    fn note(&mut self, is_one: bool, how: impl FnOnce() -> String) {
+        if !is_one {
+            return;
+        }
+        if self.count == 0 {
+            self.first = how();
+        }
+        self.count += 1;
+    }
+}
+
+fn seconds(nanos: u64) -> String {
+    format!("{:.3} s", Duration::from_nanos(nanos).as_secs_f64())
 }
 
 #[cfg(test)]
@@ -169,7 +204,11 @@ mod tests {
         come_back(&mut stream, true, 12, &[(11, 1)]);
         assert_eq!(
             faults(&stream, 2),
-            ["it: 1 are lost", "1 recoveries are not what the server said"]
+            [
+                "it: 1 are lost",
+                "1 recoveries are not what the server said, \
+                 the first at 11 of e, after 10 of e, due at 0.000 s"
+            ]
         );
     }
 
@@ -181,7 +220,11 @@ mod tests {
         assert_eq!(faults(&stream, 4), [""; 0]);
         assert_eq!(faults(&stream, 5), ["it: 1 are lost"]);
         come_back(&mut stream, false, 16, &[]);
-        assert_eq!(faults(&stream, 6), ["1 recoveries are refused inside the window"]);
+        assert_eq!(
+            faults(&stream, 6),
+            ["1 recoveries are refused inside the window, \
+              the first at 16 of e, after 14 of e, due at 0.000 s"]
+        );
     }
 
     #[test]
@@ -192,8 +235,8 @@ mod tests {
             faults(&stream, 1),
             [
                 "it: 1 came twice",
-                "1 publications are not at the next offset",
-                "1 publications are another channel's"
+                "1 publications are not at the next offset, the first 11 after 11, due at 0.000 s",
+                "1 publications are another channel's, the first 12"
             ]
         );
     }
