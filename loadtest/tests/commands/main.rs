@@ -2,15 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::net::{SocketAddr, TcpListener};
-use std::process::{Command, Output};
-use std::thread::JoinHandle;
-use std::time::Duration;
+mod server;
+
+use std::net::TcpListener;
 
 use fanfare::Config;
-use fanfare::config::{Announce, Publish, Recovery, Secret, Subscribe};
+use fanfare::config::{Publish, Recovery, Subscribe};
 use serde_json::{Value, json};
-use tokio::sync::oneshot;
+use server::{Server, loadtest};
 
 #[test]
 fn fanout_counts_every_delivery_of_a_chat_connection() {
@@ -358,69 +357,3 @@ impl<'a> Round<'a> {
         Self { fanfare: &round["fanfare"], yardstick: &round["yardstick"] }
     }
 }
-
-/// A server on a thread of its own, drained when dropped.
-struct Server {
-    address: SocketAddr,
-    shutdown: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Server {
-    fn start(set: impl FnOnce(&mut Config)) -> Self {
-        let mut config = Config::default();
-        config.auth.hmac_secret = Some(Secret::new(SECRET));
-        config.api.key = Some(Secret::new(API_KEY));
-        config.server.shards = 1;
-        config.chat.announce = Announce::Off;
-        config.drain.spread = Duration::ZERO;
-        set(&mut config);
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let (shutdown, signal) = oneshot::channel();
-        let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            let shutdown = async { signal.await.unwrap_or(()) };
-            runtime.unwrap().block_on(fanfare::serve(listener, config, shutdown)).unwrap();
-        });
-        Self { address, shutdown: Some(shutdown), thread: Some(thread) }
-    }
-
-    fn url(&self) -> String {
-        format!("http://{}", self.address)
-    }
-
-    /// Runs a command to its end in order; returns its report.
-    fn report(&self, command: &str, options: &[&str]) -> Value {
-        let (url, pid) = (self.url(), std::process::id().to_string());
-        let mut arguments = vec![command, "--url", &url, "--pid", &pid, "--json"];
-        arguments.extend(options);
-        if command == "fanout" {
-            arguments.extend(["--settle", "0s", "--warmup", "100ms", "--duration", "500ms"]);
-        }
-        let output = loadtest(&arguments);
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{arguments:?}: {said}");
-        assert_eq!(said, "", "nothing is said without a terminal");
-        serde_json::from_slice(&output.stdout).unwrap()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        drop(self.shutdown.take());
-        self.thread.take().unwrap().join().unwrap();
-    }
-}
-
-fn loadtest(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_fanfare-loadtest"))
-        .args(arguments)
-        .env("FANFARE_AUTH_HMAC_SECRET", SECRET)
-        .env("FANFARE_API_KEY", API_KEY)
-        .output()
-        .unwrap()
-}
-
-const SECRET: &str = "a secret of at least thirty-two bytes";
-const API_KEY: &str = "an api key of its own";
