@@ -1,39 +1,29 @@
 //! Subscribers that are cut, stall, and come back to recover what they missed.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::pin::pin;
 use std::rc::Rc;
-use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
 use crate::centrifuge::{self, PUBLISH, Position, Push, SUBSCRIBE, Said, Subscribed};
-use crate::channels::Channels;
-use crate::cli::Audit;
 use crate::client::Client;
+use crate::counts::{Counts, add, count};
+use crate::crowd::Crowd;
 use crate::failure::Failure;
+use crate::fate::Fate;
+use crate::nodes::{Host, Nodes};
 use crate::stream::{Comeback, Stream};
 use crate::tally::TOO_MANY;
-use crate::target::Target;
-
-/// What all subscribers have in common.
-#[derive(Clone, Debug)]
-pub(crate) struct Crowd {
-    pub(crate) target: Target,
-    pub(crate) channels: Channels,
-    pub(crate) counts: Rc<Counts>,
-    publishers: u16,
-    /// Publications of a channel that the server recovers.
-    window: u64,
-    fate: Fate,
-}
 
 /// One subscriber, over all of its connections.
 #[derive(Debug)]
 pub(crate) struct Restless {
-    target: Target,
+    nodes: Nodes,
+    /// Where its connection is.
+    host: Host,
     user: u32,
     /// In the order in which it subscribes to them.
     pub(crate) streams: Rc<RefCell<Vec<Stream>>>,
@@ -41,16 +31,6 @@ pub(crate) struct Restless {
     counts: Rc<Counts>,
     window: u64,
     fate: Fate,
-}
-
-/// What becomes of a connection.
-#[derive(Clone, Copy, Debug)]
-struct Fate {
-    /// How long it lives, on average.
-    life: Duration,
-    /// How long it does not read, one time of four; else it is cut.
-    stall: Duration,
-    dice: u64,
 }
 
 /// What the server said to a subscriber's publishes.
@@ -61,89 +41,39 @@ pub(crate) struct Answers {
     pub(crate) refused: RefCell<BTreeSet<u32>>,
 }
 
-/// What happened to all subscribers together.
-#[derive(Debug, Default)]
-pub(crate) struct Counts {
-    /// Set once nobody is to be cut any more.
-    pub(crate) is_calm: Cell<bool>,
-    pub(crate) cuts: Cell<u64>,
-    pub(crate) stalls: Cell<u64>,
-    /// Subscriptions that went on where they were, and the publications that they had missed.
-    pub(crate) recovered: Cell<u64>,
-    pub(crate) publications: Cell<u64>,
-    pub(crate) unrecovered: Cell<u64>,
-    /// Subscriptions that the server ended, by code.
-    pub(crate) unsubscribed: RefCell<BTreeMap<u32, u64>>,
-    /// Connections that the server ended, by how.
-    pub(crate) ends: RefCell<BTreeMap<String, u64>>,
-    /// What the server should not have said.
-    pub(crate) faults: RefCell<BTreeMap<String, u64>>,
-}
-
 /// Whether a connection is of use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Use {
     Goes,
     /// Something of it is no more, and a new one recovers it.
-    Ended,
-}
-
-impl Crowd {
-    pub(crate) fn new(target: &Target, channels: Channels, options: &Audit) -> Self {
-        Self {
-            target: target.clone(),
-            channels,
-            counts: Rc::default(),
-            publishers: options.publishers,
-            window: options.window,
-            fate: Fate { life: options.life, stall: options.stall, dice: 0 },
-        }
-    }
-
-    /// One that is to be cut, subscribed from now on.
-    pub(crate) async fn open(&self, user: u32) -> Result<(Restless, Client), Failure> {
-        let target = self.target.clone().narrow();
-        self.subscribe(target, user, self.channels.of(user).collect()).await
-    }
-
-    /// One that publishes, subscribed to all channels from now on.
-    pub(crate) async fn open_peer(&self, user: u32) -> Result<(Restless, Client), Failure> {
-        self.subscribe(self.target.clone(), user, (0..self.channels.count()).collect()).await
-    }
-
-    async fn subscribe(
-        &self,
-        target: Target,
-        user: u32,
-        channels: Vec<u32>,
-    ) -> Result<(Restless, Client), Failure> {
-        let from_now = channels.iter().map(|channel| (*channel, None));
-        let (client, subscribed) = target.subscribe(user, from_now).await?;
-        let mut streams = Vec::new();
-        for (channel, is) in channels.into_iter().zip(subscribed) {
-            streams.push(Stream::new(channel, self.channels, self.publishers, is.position()?));
-        }
-        let restless = Restless {
-            target,
-            user,
-            streams: Rc::new(RefCell::new(streams)),
-            answers: Rc::default(),
-            counts: self.counts.clone(),
-            window: self.window,
-            fate: Fate { dice: user.into(), ..self.fate },
-        };
-        Ok((restless, client))
-    }
+    Ended(&'static str),
 }
 
 impl Restless {
+    /// One of a crowd, with what it is subscribed to.
+    pub(crate) fn new(crowd: &Crowd, user: u32, host: Host, streams: Vec<Stream>) -> Self {
+        Self {
+            nodes: crowd.nodes.clone(),
+            host,
+            user,
+            streams: Rc::new(RefCell::new(streams)),
+            answers: Rc::default(),
+            counts: crowd.counts.clone(),
+            window: crowd.window,
+            fate: crowd.fate.of(user),
+        }
+    }
+
     /// Lives from connection to connection until dropped.
     pub(crate) async fn run(mut self, mut client: Client) -> Result<Infallible, Failure> {
         loop {
             self.live(client).await;
-            let away = self.fate.up_to(AWAY);
-            sleep(away).await;
-            client = self.come_back().await?;
+            client = loop {
+                sleep(self.fate.away()).await;
+                if let Some(client) = self.come_back().await? {
+                    break client;
+                }
+            };
         }
     }
 
@@ -153,18 +83,22 @@ impl Restless {
         Err(Failure::Run(format!("the connection of a publisher ended: {end}")))
     }
 
-    /// Reads until the server ends the connection or a subscription; returns how.
+    /// Reads until the node ends the connection or a subscription; returns how.
     async fn read(&self, client: &mut Client) -> String {
         loop {
             match client.next().await {
-                Ok(frame) if self.hear(&frame) == Use::Goes => {}
-                Ok(_) => return "a subscription ended".to_owned(),
+                Ok(frame) => {
+                    if let Use::Ended(why) = self.hear(&frame) {
+                        return why.to_owned();
+                    }
+                }
+                Err(_) if !self.nodes.lives(self.host) => return "its node was killed".to_owned(),
                 Err(end) => return end.to_string(),
             }
         }
     }
 
-    /// Reads until the connection is cut or the server ends it.
+    /// Reads until the connection is cut or the node ends it.
     async fn live(&mut self, mut client: Client) {
         let mut end = pin!(sleep(self.fate.life()));
         loop {
@@ -186,9 +120,19 @@ impl Restless {
         }
     }
 
-    async fn come_back(&self) -> Result<Client, Failure> {
-        let client = Client::new(self.target.open(self.user).await?);
-        let mut frame = centrifuge::connect(&self.target.token(self.user)?);
+    /// Connects to another node; `None` if that is killed meanwhile.
+    async fn come_back(&mut self) -> Result<Option<Client>, Failure> {
+        self.host = self.nodes.another(self.host, &mut self.fate.dice);
+        let target = self.nodes.target(self.host).clone().narrow();
+        let client = match target.open(self.user).await {
+            Ok(link) => Client::new(link),
+            Err(_) if !self.nodes.lives(self.host) => {
+                count(&self.counts.ends, "its node was killed as it connected".to_owned());
+                return Ok(None);
+            }
+            Err(failure) => return Err(failure),
+        };
+        let mut frame = centrifuge::connect(&target.token(self.user)?);
         let positions: Vec<(u32, Position)> = {
             let streams = self.streams.borrow();
             streams.iter().map(|stream| (stream.channel, stream.position.clone())).collect()
@@ -197,7 +141,7 @@ impl Restless {
         centrifuge::subscribe(&mut frame, positions);
         // Whoever reads the connection learns how it ended.
         let _ = client.send(&frame).await;
-        Ok(client)
+        Ok(Some(client))
     }
 
     fn hear(&self, frame: &[u8]) -> Use {
@@ -206,7 +150,7 @@ impl Restless {
             return Use::Goes;
         };
         let outcomes: Vec<_> = all.into_iter().map(|said| self.note(said)).collect();
-        if outcomes.contains(&Use::Ended) { Use::Ended } else { Use::Goes }
+        outcomes.into_iter().find(|outcome| *outcome != Use::Goes).unwrap_or(Use::Goes)
     }
 
     fn note(&self, said: Said) -> Use {
@@ -218,6 +162,9 @@ impl Restless {
             }
         }
         if let Some(error) = said.error {
+            if error.code == UNAVAILABLE && self.nodes.are_disturbed() {
+                return Use::Ended("a command was refused with error 100");
+            }
             let fault = format!("error {} to command {}", error.code, said.id.min(PUBLISH));
             count(&self.counts.faults, fault);
         }
@@ -250,57 +197,9 @@ impl Restless {
         }
         let Some(ended) = push.unsubscribe else { return Use::Goes };
         count(&self.counts.unsubscribed, ended.code);
-        Use::Ended
+        Use::Ended("a subscription ended")
     }
 }
 
-impl Fate {
-    /// Anything up to twice the average.
-    fn life(&mut self) -> Duration {
-        self.up_to(self.life * 2)
-    }
-
-    fn is_stall(&mut self) -> bool {
-        self.roll().is_multiple_of(4)
-    }
-
-    fn up_to(&mut self, most: Duration) -> Duration {
-        most.mul_f64((self.roll() >> 11) as f64 / (1u64 << 53) as f64)
-    }
-
-    /// The same for every run (SplitMix64).
-    fn roll(&mut self) -> u64 {
-        self.dice = self.dice.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.dice ^ self.dice >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ mixed >> 31
-    }
-}
-
-fn add(cell: &Cell<u64>, more: u64) {
-    cell.set(cell.get() + more);
-}
-
-fn count<K: Ord>(counts: &RefCell<BTreeMap<K, u64>>, what: K) {
-    *counts.borrow_mut().entry(what).or_default() += 1;
-}
-
-/// How long somebody who was cut stays away at most.
-const AWAY: Duration = Duration::from_millis(500);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_life_is_as_long_as_it_should_be_on_average_and_one_of_four_ends_in_a_stall() {
-        let life = Duration::from_secs(2);
-        let mut fate = Fate { life, stall: life, dice: 7 };
-        let lives: Vec<_> = (0..10_000).map(|_| fate.life()).collect();
-        assert!(lives.iter().all(|one| *one < 2 * life));
-        let average = lives.iter().sum::<Duration>().as_secs_f64() / 10_000.0;
-        assert!((1.9..2.1).contains(&average), "{average}");
-        let stalls = (0..10_000).filter(|_| fate.is_stall()).count();
-        assert!((2_300..2_700).contains(&stalls), "{stalls}");
-    }
-}
+/// The error for what a node cannot do now.
+const UNAVAILABLE: u32 = 100;
