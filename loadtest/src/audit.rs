@@ -65,10 +65,21 @@ pub(crate) fn fault_rows(faults: &[String]) -> impl Iterator<Item = (&'static st
 
 /// Has all publish at once.
 pub(crate) async fn publish(publishers: Vec<Publisher>, schedule: Schedule) -> Result<(), Failure> {
-    let mut running = JoinSet::new();
-    for mut publisher in publishers {
+    let publishing = publishers.into_iter().map(|mut publisher| {
         let schedule = schedule.clone();
-        running.spawn_local(async move { publisher.run(schedule).await });
+        async move { Ok(publisher.run(schedule).await?) }
+    });
+    all_at_once(publishing).await
+}
+
+/// Has all run at once to their ends; the first that fails is a failure.
+pub(crate) async fn all_at_once<F>(futures: impl Iterator<Item = F>) -> Result<(), Failure>
+where
+    F: Future<Output = Result<(), Failure>> + 'static,
+{
+    let mut running = JoinSet::new();
+    for future in futures {
+        running.spawn_local(future);
     }
     while let Some(ran) = running.join_next().await {
         ran.map_err(|error| Failure::Run(error.to_string()))??;

@@ -27,6 +27,8 @@ pub(crate) enum Over {
     /// A subscriber of all channels.
     Peer(Rc<Answers>),
     Http(Backend),
+    /// To a cluster, until each publish was accepted.
+    Insistent,
 }
 
 impl Author {
@@ -38,6 +40,7 @@ impl Author {
     pub(crate) async fn settle(&self) -> Result<(), Failure> {
         let answers = match &self.over {
             Over::Http(backend) => return backend.answers.wait(self.sent()).await,
+            Over::Insistent => return Ok(()),
             Over::Peer(answers) => answers,
         };
         let answered = async {
@@ -61,6 +64,7 @@ impl Author {
         let refused = match &self.over {
             Over::Peer(answers) => on(&mut answers.refused.borrow().iter()),
             Over::Http(backend) => on(&mut backend.answers.refused.borrow().iter()),
+            Over::Insistent => BTreeSet::new(),
         };
         let sent = (self.sent() as u32 + channels.count() - 1 - channel) / channels.count();
         Published { name: self.name.clone(), sent, refused: Refused::Exactly(refused) }

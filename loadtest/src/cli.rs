@@ -1,11 +1,14 @@
 //! The command line.
 
+mod cluster;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::builder::RangedI64ValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) use self::cluster::{Broker, Cluster};
 use crate::channels::CHANNELS_MAX;
 use crate::mark::Mark;
 use crate::schedule::Rate;
@@ -32,6 +35,9 @@ pub(crate) enum Command {
     Recover(Recover),
     /// Check that every admitted publish comes once and in order at every connection.
     Audit(Audit),
+    /// Start nodes and a broker, kill them again and again; check that subscribers that go from node to
+    /// node miss nothing.
+    Cluster(Cluster),
     /// Have one peer flood pongs and tiny fragments; time another's pings.
     Flood(Flood),
     /// Serve the yardstick: fan-out with no features at all.
@@ -330,6 +336,7 @@ const EXAMPLES: &str = "Examples:
   fanfare-loadtest recover --connections 5000 --channels 1000
   fanfare-loadtest audit --publishers 4 --rate 1000
   fanfare-loadtest audit --channels 20 --duration 10m
+  fanfare-loadtest cluster --fanfare $(which fanfare) --duration 10m
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, or the server could not be used.";
 

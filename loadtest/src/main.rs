@@ -9,6 +9,7 @@ mod channels;
 mod cli;
 mod client;
 mod clock;
+mod cluster;
 mod compare;
 mod counts;
 mod crowd;
@@ -21,6 +22,7 @@ mod feed;
 mod flood;
 mod floor;
 mod frames;
+mod insistent;
 mod ledger;
 mod mark;
 mod meter;
@@ -87,6 +89,7 @@ fn run(command: Command) -> Result<(), Failure> {
             Some(channels) => runtime.block_on(audit_channels::run(&audit, channels)),
             None => runtime.block_on(audit::run(&audit)),
         },
+        Command::Cluster(cluster) => runtime.block_on(cluster::run(&cluster)),
         Command::Flood(flood) => runtime.block_on(flood::run(&flood)),
     }
 }
