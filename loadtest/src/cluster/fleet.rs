@@ -124,8 +124,9 @@ const SERVES: &str = "serving address=";
 const SECRET: &str = "the secret of a cluster that is audited";
 pub(super) const API_KEY: &str = "the api key of a cluster that is audited";
 
-/// What the channels must be for an audit.
-const CHANNELS: [(&str, &str); 3] = [
+/// What the channels must be for an audit, in which nobody is told of anybody.
+const CHANNELS: [(&str, &str); 4] = [
+    ("FANFARE_CHAT_ANNOUNCE", "off"),
     ("FANFARE_CHANNEL_SUBSCRIBE", "anyone"),
     ("FANFARE_CHANNEL_HISTORY_SIZE", "1000"),
     ("FANFARE_CHANNEL_RECOVERY", "stream"),
