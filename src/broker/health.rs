@@ -158,3 +158,52 @@ impl fmt::Display for Doubt {
 /// How long a doubt may last before the node says that it is not ready, so that one blip does not take
 /// every node out of the balancer.
 const GRACE: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn trusted() -> Health {
+        let health = Health::new(BrokerReady::Grace);
+        health.follow();
+        assert!(health.heard_after(Duration::from_millis(2)));
+        health
+    }
+
+    #[test]
+    fn what_is_not_followed_is_not_trusted_whatever_is_heard() {
+        let health = Health::new(BrokerReady::Grace);
+        assert!(!health.heard_after(Duration::ZERO) && !health.is_trusted());
+        health.follow();
+        assert!(health.heard_after(Duration::ZERO) && health.is_trusted());
+    }
+
+    #[test]
+    fn a_fresh_doubt_counts_only_for_the_strict() {
+        let health = trusted();
+        assert!(health.doubt(true).is_none());
+        health.lose("it is gone".to_owned());
+        assert!(health.doubt(false).is_none());
+        let doubt = health.doubt(true).map(|doubt| doubt.to_string());
+        assert_eq!(doubt.as_deref(), Some("the broker is in doubt for 0 s: it is gone"));
+        let strict = Health::new(BrokerReady::Strict);
+        assert!(strict.doubt(false).is_some());
+    }
+
+    #[test]
+    fn a_broker_that_takes_nothing_is_in_doubt_until_it_does() {
+        let health = trusted();
+        health.set_refusal(Some("OOM".to_owned()));
+        assert!(!health.heard_after(Duration::ZERO) && !health.is_trusted());
+        health.set_refusal(None);
+        assert!(health.heard_after(Duration::ZERO) && health.is_trusted());
+    }
+
+    #[tokio::test]
+    async fn a_pulse_is_heard_once_every_server_has_brought_it() {
+        let health = Health::new(BrokerReady::Grace);
+        let (old, pulse) = (health.next_pulse(), health.next_pulse());
+        [old, pulse, pulse].into_iter().for_each(|number| health.hear(number));
+        health.heard(pulse, 2).await;
+    }
+}

@@ -216,3 +216,37 @@ impl Ledger {
 fn lease_name(uid: &str, losses: u64) -> Arc<str> {
     format!("{uid}.{losses}").into()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn beat(is_renewed: bool, epoch: &str, ended: &[&str]) -> Beat {
+        let ended = ended.iter().map(|&lease| lease.to_owned()).collect();
+        Beat { is_renewed, epoch: epoch.to_owned(), nodes: Vec::new(), ended, present: 0 }
+    }
+
+    #[test]
+    fn a_lease_that_was_lost_goes_on_under_another_name() {
+        let ledger = Ledger::new("n");
+        ledger.renewed(beat(true, "e", &[]));
+        assert_eq!(ledger.lease_to_renew(), ("n.0".into(), true));
+        ledger.renewed(beat(false, "e", &[]));
+        assert_eq!(ledger.lease_to_renew(), ("n.1".into(), false));
+        assert!(!ledger.lease().is_quiet);
+        ledger.renewed(beat(true, "e", &[]));
+        ledger.renewed(beat(false, "another", &[]));
+        assert!(ledger.lease().is_quiet);
+    }
+
+    #[tokio::test]
+    async fn what_has_ended_is_to_be_cleared_away_and_so_is_what_was_lost() {
+        let ledger = Ledger::new("n");
+        ledger.renewed(beat(true, "e", &["other.0"]));
+        assert!(ledger.has_ended("other.0") && !ledger.has_ended("n.0"));
+        ledger.renewed(beat(false, "e", &[]));
+        let mut leases = ledger.to_clear.take(9).await.items().to_vec();
+        leases.sort_unstable();
+        assert_eq!(leases, ["n.0".into(), "other.0".into()] as [Arc<str>; 2]);
+    }
+}
