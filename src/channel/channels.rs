@@ -348,7 +348,7 @@ const LINGER: Duration = Duration::from_secs(10);
 const BUCKETS: usize = 1024;
 
 /// Buckets of one call of [`Channels::sweep`].
-const SWEPT_BUCKETS: usize = 8;
+const SWEPT_BUCKETS: usize = 16;
 
 #[cfg(test)]
 mod tests {
