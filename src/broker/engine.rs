@@ -8,9 +8,36 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::feed::Feed;
-pub(crate) use super::redis::Session;
-pub(super) use super::redis::{ConnectError, Door};
+use super::ledger::{Beat, ClientChange, Turn, UserChange};
+use super::queue::Request;
+use super::topic::Topic;
+use super::{nats, redis};
 use crate::channel::history::Position;
+use crate::config::{BrokerKind, Config};
+use crate::protocol::centrifuge::ClientInfo;
+use crate::user::UserId;
+
+/// How to come to a broker.
+#[derive(Debug)]
+pub(super) enum Door {
+    Redis(redis::Door),
+    Nats(nats::Door),
+}
+
+/// Why a node does not come in.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub(crate) enum ConnectError {
+    Redis(#[from] redis::ConnectError),
+    Nats(#[from] nats::ConnectError),
+}
+
+/// What a node does at its broker, for as long as nothing fails.
+#[derive(Debug)]
+pub(crate) enum Session {
+    Redis(Box<redis::Session>),
+    Nats(Box<nats::Session>),
+}
 
 /// A session, and what it hears.
 pub(super) struct Connected {
@@ -60,6 +87,200 @@ pub(super) struct Failure(String);
 /// Why one command was refused, as the broker says it.
 #[derive(Debug)]
 pub(super) struct Refusal(String);
+
+impl Door {
+    pub(super) fn new(config: &Config, uid: &str) -> Result<Self, ConnectError> {
+        Ok(match config.broker.kind {
+            BrokerKind::Nats => Self::Nats(nats::Door::new(config, uid)?),
+            _ => Self::Redis(redis::Door::new(config, uid)?),
+        })
+    }
+
+    pub(super) async fn connect(&self) -> Result<Connected, ConnectError> {
+        Ok(match self {
+            Self::Redis(door) => {
+                let (session, feed) = door.connect().await?;
+                Connected { session: Session::Redis(Box::new(session)), feed }
+            }
+            Self::Nats(door) => {
+                let (session, feed) = door.connect().await?;
+                Connected { session: Session::Nats(Box::new(session)), feed }
+            }
+        })
+    }
+}
+
+impl Session {
+    /// Publishes, all in order; says of each what became of it.
+    pub(super) async fn publish(
+        &self,
+        batch: &[Request],
+    ) -> Result<Vec<Result<Position, Refusal>>, Failure> {
+        match self {
+            Self::Redis(session) => session.publish(batch).await,
+            Self::Nats(session) => session.publish(batch).await,
+        }
+    }
+
+    /// The topics by which this node tells itself something.
+    pub(super) fn pulses(&self) -> &[Topic] {
+        match self {
+            Self::Redis(session) => session.pulses(),
+            Self::Nats(session) => session.pulses(),
+        }
+    }
+
+    /// Tells itself something, by all of them.
+    pub(super) async fn pulse(&self, number: u64) -> Result<(), Failure> {
+        match self {
+            Self::Redis(session) => session.pulse(number).await,
+            Self::Nats(session) => session.pulse(number).await,
+        }
+    }
+
+    pub(super) async fn subscribe(&self, topics: &[Topic]) -> Result<(), Failure> {
+        match self {
+            Self::Redis(session) => session.subscribe(topics).await,
+            Self::Nats(session) => session.subscribe(topics).await,
+        }
+    }
+
+    pub(super) async fn unsubscribe(&self, topics: &[Topic]) -> Result<(), Failure> {
+        match self {
+            Self::Redis(session) => session.unsubscribe(topics).await,
+            Self::Nats(session) => session.unsubscribe(topics).await,
+        }
+    }
+
+    /// Reads streams.
+    pub(super) async fn read(
+        &self,
+        reads: impl Iterator<Item = &Read>,
+    ) -> Result<Vec<Result<Stream, Refusal>>, Failure> {
+        match self {
+            Self::Redis(session) => session.read(reads).await,
+            Self::Nats(session) => session.read(reads).await,
+        }
+    }
+
+    /// Where streams stand; those places, and who is on the channels, are kept for longer.
+    pub(super) async fn places(
+        &self,
+        watched: &[Watched],
+    ) -> Result<Vec<Result<Position, Refusal>>, Failure> {
+        match self {
+            Self::Redis(session) => session.places(watched).await,
+            Self::Nats(session) => session.places(watched).await,
+        }
+    }
+
+    /// Has a channel's stream forget; its place stays.
+    pub(crate) async fn clear(&self, channel: &str, topic: &Topic) -> Result<(), String> {
+        match self {
+            Self::Redis(session) => session.clear(channel, topic).await,
+            Self::Nats(session) => session.clear(channel, topic).await,
+        }
+    }
+
+    /// Renews a lease for so long; one that `is_held` must not have ended.
+    pub(super) async fn beat(
+        &self,
+        node: (&str, &str),
+        is_held: bool,
+        ttl: Duration,
+    ) -> Result<Result<Beat, Refusal>, Failure> {
+        match self {
+            Self::Redis(session) => session.beat(node, is_held, ttl).await,
+            Self::Nats(session) => session.beat(node, is_held, ttl).await,
+        }
+    }
+
+    /// Has a lease end at once; what stood under it is gone already if it `is_cleared`.
+    pub(super) async fn retire(&self, node: &str, is_cleared: bool) -> Result<(), Failure> {
+        match self {
+            Self::Redis(session) => session.retire(node, is_cleared).await,
+            Self::Nats(session) => session.retire(node, is_cleared).await,
+        }
+    }
+
+    /// Whether it is this node that clears away what a dead one has left.
+    pub(super) async fn claim(&self, node: &str) -> Result<bool, Failure> {
+        match self {
+            Self::Redis(session) => session.claim(node).await,
+            Self::Nats(session) => session.claim(node).await,
+        }
+    }
+
+    /// Enters users.
+    pub(super) async fn enter_users(
+        &self,
+        changes: &[UserChange],
+    ) -> Result<Vec<Result<Turn, Refusal>>, Failure> {
+        match self {
+            Self::Redis(session) => session.enter_users(changes).await,
+            Self::Nats(session) => session.enter_users(changes).await,
+        }
+    }
+
+    /// Enters connections on channels, and tells the channel where its namespace has that.
+    pub(super) async fn enter_clients(
+        &self,
+        changes: &[ClientChange],
+    ) -> Result<Vec<Result<(), Refusal>>, Failure> {
+        match self {
+            Self::Redis(session) => session.enter_clients(changes).await,
+            Self::Nats(session) => session.enter_clients(changes).await,
+        }
+    }
+
+    /// What it takes for all users of a node to be gone.
+    pub(super) async fn users_of(&self, node: &str) -> Result<Vec<UserChange>, Failure> {
+        match self {
+            Self::Redis(session) => session.users_of(node).await,
+            Self::Nats(session) => session.users_of(node).await,
+        }
+    }
+
+    /// What it takes for all connections of a node to be gone from their channels.
+    pub(super) async fn clients_of(&self, node: &str) -> Result<Vec<ClientChange>, Failure> {
+        match self {
+            Self::Redis(session) => session.clients_of(node).await,
+            Self::Nats(session) => session.clients_of(node).await,
+        }
+    }
+
+    /// Who is on a channel, but for what stands under leases that have ended.
+    pub(crate) async fn present(
+        &self,
+        channel: &str,
+        ended: &[String],
+    ) -> Result<Vec<Arc<ClientInfo>>, String> {
+        match self {
+            Self::Redis(session) => session.present(channel, ended).await,
+            Self::Nats(session) => session.present(channel, ended).await,
+        }
+    }
+
+    /// How many connections and users are on a channel.
+    pub(crate) async fn presence_counts(&self, channel: &str) -> Result<(usize, usize), String> {
+        match self {
+            Self::Redis(session) => session.presence_counts(channel).await,
+            Self::Nats(session) => session.presence_counts(channel).await,
+        }
+    }
+
+    /// Connections of a user, but for what stands under leases that have ended.
+    pub(crate) async fn connections_of(
+        &self,
+        user: &UserId,
+        ended: &[String],
+    ) -> Result<usize, String> {
+        match self {
+            Self::Redis(session) => session.connections_of(user, ended).await,
+            Self::Nats(session) => session.connections_of(user, ended).await,
+        }
+    }
+}
 
 impl Failure {
     pub(super) fn new(text: impl Into<String>) -> Self {

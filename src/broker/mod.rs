@@ -27,6 +27,7 @@ mod feed;
 mod follow;
 mod health;
 mod ledger;
+mod nats;
 mod node;
 mod order;
 mod pulse;

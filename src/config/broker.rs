@@ -21,6 +21,8 @@ pub struct Broker {
     pub lease: Duration,
     /// `broker.redis.*`.
     pub redis: Redis,
+    /// `broker.nats.*`.
+    pub nats: Nats,
 }
 
 /// `broker.redis.*`.
@@ -42,6 +44,22 @@ pub struct Redis {
     pub ca_file: String,
 }
 
+/// `broker.nats.*`.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Nats {
+    /// Where the servers are, separated by commas: `nats://` or, with TLS, `tls://`.
+    pub url: String,
+    /// The user, if the server asks for one.
+    pub user: String,
+    /// The user's password.
+    pub password: Option<Secret>,
+    /// The token, if the server asks for that instead.
+    pub token: Option<Secret>,
+    /// A file of certificates to trust instead of the system's.
+    pub ca_file: String,
+}
+
 choice! {
     /// `broker.kind`.
     pub enum BrokerKind {
@@ -49,6 +67,8 @@ choice! {
         "local" => Local,
         /// Redis, or what speaks as it does.
         "redis" => Redis,
+        /// NATS with JetStream.
+        "nats" => Nats,
     }
 }
 
@@ -83,6 +103,7 @@ impl Default for Broker {
             timeout: Duration::from_secs(5),
             lease: Duration::from_secs(15),
             redis: Redis::default(),
+            nats: Nats::default(),
         }
     }
 }
@@ -100,6 +121,13 @@ impl Default for Redis {
     }
 }
 
+impl Default for Nats {
+    fn default() -> Self {
+        let url = "nats://127.0.0.1:4222".to_owned();
+        Self { url, user: String::new(), password: None, token: None, ca_file: String::new() }
+    }
+}
+
 /// Whether it can begin names: without what names part their parts by.
 pub(super) fn is_prefix(text: &str) -> bool {
     let is_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
@@ -111,5 +139,13 @@ pub(super) fn is_redis_url(text: &str) -> bool {
     text.split(',').map(str::trim).all(|url| {
         let rest = url.strip_prefix("redis://").or_else(|| url.strip_prefix("rediss://"));
         rest.is_some_and(|rest| !rest.is_empty())
+    })
+}
+
+/// Whether they may be the addresses of servers of NATS, without a user, which has a key of its own.
+pub(super) fn is_nats_url(text: &str) -> bool {
+    text.split(',').all(|url| {
+        let rest = url.trim().strip_prefix("nats://").or_else(|| url.trim().strip_prefix("tls://"));
+        rest.is_some_and(|rest| !rest.is_empty() && !rest.contains('@'))
     })
 }

@@ -246,6 +246,14 @@ pub(super) const REDIS_URL: Form = Form {
     is_allowed: broker::is_redis_url,
 };
 
+pub(super) const NATS_URL: Form = Form {
+    allowed: "URLs such as nats://127.0.0.1:4222 or tls://a.example.com:4222,tls://b.example.com:4222",
+    is_allowed: broker::is_nats_url,
+};
+
+pub(super) const USER: Form =
+    Form { allowed: "the name of a user, or nothing", is_allowed: |_| true };
+
 pub(super) const URL: Form = Form {
     allowed: "a URL such as https://example.com/hook, or nothing",
     is_allowed: |url| url.is_empty() || hook::is_url(url),
@@ -310,5 +318,18 @@ mod tests {
             assert_eq!(key.default(), "(none)");
             assert!(key.set(&mut Config::default(), ""), "{name}");
         }
+    }
+
+    #[test]
+    fn the_documentation_lists_every_key() {
+        let text = include_str!("../../docs/configuration.md");
+        let rows: Vec<_> = text.lines().filter(|line| line.starts_with("| `")).collect();
+        let row = |key: &Key| {
+            let default =
+                if key.name == "server.shards" { "one a core".to_owned() } else { key.default() };
+            format!("| `{}` | {default} | {} | {} |", key.name, key.allowed(), key.meaning)
+        };
+        let expected: Vec<_> = KEYS.iter().map(row).collect();
+        assert_eq!(rows, expected, "\n{}", expected.join("\n"));
     }
 }

@@ -19,7 +19,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-pub use broker::{Broker, BrokerKind, BrokerReady, Redis, RedisMode};
+pub use broker::{Broker, BrokerKind, BrokerReady, Nats, Redis, RedisMode};
 pub use check::ConfigError;
 use choice::choice;
 pub use hook::{Hook, HookCall, OnFailure};

@@ -15,7 +15,6 @@ use super::error::{ConnectError, told};
 use super::script::Scripts;
 use super::shards::{Leaving, SLOTS, Shard, Shards};
 use super::{Names, Session, Topic};
-use crate::broker::engine::Connected;
 use crate::broker::feed::{Feed, Inlet};
 use crate::config::{Config, Redis, RedisMode, Secret};
 
@@ -49,7 +48,7 @@ impl Door {
     }
 
     /// Comes in, by two connections to each server.
-    pub(in crate::broker) async fn connect(&self) -> Result<Connected, ConnectError> {
+    pub(in crate::broker) async fn connect(&self) -> Result<(Session, Feed), ConnectError> {
         let (inlet, feed) = Feed::new(self.max_feed);
         let (inlet, leaving) = (Arc::new(inlet), Leaving::default());
         let (servers, slots) = match self.settings.mode {
@@ -72,7 +71,7 @@ impl Door {
         let names = self.names.clone();
         let tags = shards.tags(|tag| names.topic(&Topic::Pulse(tag)));
         let pulses = tags.into_iter().map(Topic::Pulse).collect();
-        Ok(Connected { session: Session { shards, names, scripts, pulses }, feed })
+        Ok((Session { shards, names, scripts, pulses }, feed))
     }
 
     /// The first of the named servers that answers.

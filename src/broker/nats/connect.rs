@@ -1,0 +1,233 @@
+//! How a node comes to one of its servers.
+
+use std::io::ErrorKind;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use async_nats::{Client, ConnectOptions, Event, ServerAddr};
+use bytes::Bytes;
+use futures_util::future::try_join_all;
+use rustls::ClientConfig;
+
+use super::dial::{self, DialError, Guest, Line};
+use super::hear::Hearing;
+use super::history::Places;
+use super::lease::Hold;
+use super::names::{Names, Store};
+use super::trouble::Trouble;
+use super::vault::Vault;
+use super::{Clock, PATIENCE, Session, streams};
+use crate::broker::feed::{Feed, Inlet};
+use crate::config::Config;
+
+/// Where the servers are, and how to come in.
+#[derive(Debug)]
+pub(crate) struct Door {
+    servers: Vec<ServerAddr>,
+    guest: Guest,
+    trust: Arc<ClientConfig>,
+    names: Names,
+    config: Arc<Config>,
+    /// The lease, which outlasts sessions.
+    hold: Hold,
+}
+
+/// Why a node does not come in.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConnectError {
+    #[error("broker.nats.url: {0}; use nats://host:4222 or, with TLS, tls://host:4222")]
+    Url(String),
+    #[error("broker.nats.ca_file: {0}")]
+    Ca(String),
+    #[error("broker.nats.url: {address}: {error}{advice}")]
+    Refused { address: String, error: String, advice: &'static str },
+    #[error("broker.nats.url: {address} is version {version}; use 2.9 or later")]
+    Version { address: String, version: String },
+    #[error("broker.nats.url: {address} has no JetStream; start it with -js")]
+    NoJetStream { address: String },
+    #[error("broker.nats.url: {address} does not keep the stream {stream}: {error}")]
+    Stream { address: String, stream: String, error: String },
+}
+
+impl Door {
+    pub(in crate::broker) fn new(config: &Config, uid: &str) -> Result<Self, ConnectError> {
+        let nats = &config.broker.nats;
+        let servers = nats.url.split(',').map(|url| {
+            url.trim()
+                .parse()
+                .map_err(|error| ConnectError::Url(format!("{}: {error}", url.trim())))
+        });
+        let trust = dial::trust(&nats.ca_file);
+        let trust =
+            trust.map_err(|error| ConnectError::Ca(format!("{}: {error}", nats.ca_file)))?;
+        let (password, token) = (nats.password.clone(), nats.token.clone());
+        Ok(Self {
+            servers: servers.collect::<Result<_, _>>()?,
+            guest: Guest { user: nats.user.clone(), password, token },
+            trust: Arc::new(trust),
+            names: Names::new(&config.broker.prefix, &config.chat.channel, uid),
+            config: Arc::new(config.clone()),
+            hold: Hold::default(),
+        })
+    }
+
+    /// Comes in, by two connections to the same server.
+    pub(in crate::broker) async fn connect(&self) -> Result<(Session, Feed), ConnectError> {
+        let (server, line) = self.dial().await?;
+        let address = address(&server);
+        check_version(&address, &line.info.version)?;
+        let entered = tokio::time::timeout(PATIENCE, self.enter(&server, &address, line)).await;
+        entered.unwrap_or_else(|_| Err(refused(&address, SLOW.to_owned())))
+    }
+
+    async fn enter(
+        &self,
+        server: &ServerAddr,
+        address: &str,
+        line: Line,
+    ) -> Result<(Session, Feed), ConnectError> {
+        let (inlet, feed) = Feed::new(self.config.limits.broker_bytes);
+        let inlet = Arc::new(inlet);
+        let client = self.client(server, &inlet).await?;
+        let vault = Vault::new(client.clone(), self.names.clone());
+        vault.check().await.map_err(|trouble| match trouble {
+            Trouble::Lost(error) => refused(address, error),
+            _ => ConnectError::NoJetStream { address: address.to_owned() },
+        })?;
+        try_join_all(Store::ALL.map(async |store| {
+            let wanted = streams::wanted(store, &self.names, &self.config);
+            vault.make(wanted).await.map_err(|error| {
+                let (address, stream) = (address.to_owned(), self.names.stream(store));
+                ConnectError::Stream { address, stream, error }
+            })
+        }))
+        .await?;
+        let clock = self.clock(&vault).await.map_err(|it| refused(address, it.to_string()))?;
+        let session = Session {
+            client,
+            hearing: Hearing::start(line, inlet),
+            vault,
+            names: self.names.clone(),
+            places: Places::default(),
+            clock,
+            hold: self.hold.clone(),
+            lacks_stream: AtomicBool::new(false),
+        };
+        Ok((session, feed))
+    }
+
+    /// The first server that lets this node in, from any one on, so that nodes do not all come to the same.
+    async fn dial(&self) -> Result<(ServerAddr, Line), ConnectError> {
+        let mut first = [0];
+        // Without chance it is merely always the same.
+        let _ = getrandom::fill(&mut first);
+        let servers = self.servers.iter().cycle().skip(usize::from(first[0]) % self.servers.len());
+        // However many there are, a start does not take much longer.
+        let patience = (PATIENCE / self.servers.len() as u32).max(PATIENCE_MIN);
+        let mut refusal = ConnectError::Url("there is none".to_owned());
+        for server in servers.take(self.servers.len()) {
+            let opened = Line::open(server, &self.guest, &self.trust);
+            match tokio::time::timeout(patience, opened).await {
+                Ok(Ok(line)) => return Ok((server.clone(), line)),
+                Ok(Err(error)) => refusal = self.refusal(server, &error),
+                Err(_) => refusal = refused(&address(server), SILENCE.to_owned()),
+            }
+        }
+        Err(refusal)
+    }
+
+    /// The connection for what is asked. With it the session ends, so it need not come back by itself.
+    async fn client(
+        &self,
+        server: &ServerAddr,
+        inlet: &Arc<Inlet>,
+    ) -> Result<Client, ConnectError> {
+        let inlet = inlet.clone();
+        let mut options = ConnectOptions::new()
+            .name("fanfare")
+            .connection_timeout(PATIENCE)
+            .request_timeout(Some(PATIENCE))
+            .max_reconnects(1)
+            .ignore_discovered_servers()
+            .event_callback(move |event| {
+                if !matches!(event, Event::Connected | Event::LameDuckMode) {
+                    inlet.end(format!("the connection that asks: {event}"));
+                }
+                std::future::ready(())
+            });
+        let Guest { user, password, token } = &self.guest;
+        let [password, token] = [password, token].map(|secret| {
+            secret.as_ref().map(|it| String::from_utf8_lossy(it.expose()).into_owned())
+        });
+        if !user.is_empty() {
+            options = options.user_and_password(user.clone(), password.unwrap_or_default());
+        }
+        if let Some(token) = token {
+            options = options.token(token);
+        }
+        let ca_file = &self.config.broker.nats.ca_file;
+        if !ca_file.is_empty() {
+            options = options.add_root_certificates(ca_file.into());
+        }
+        let connected = options.connect(server.clone()).await;
+        connected.map_err(|error| refused(&address(server), error.to_string()))
+    }
+
+    async fn clock(&self, vault: &Vault) -> Result<Clock, Trouble> {
+        let (subject, at) = (self.names.clock(), Instant::now());
+        vault.put(subject.clone(), None, None, Bytes::new()).await?;
+        let record = vault.last(Store::Nodes, &subject).await?;
+        Ok(Clock { then: record.map(|record| record.time).unwrap_or_default(), at })
+    }
+
+    fn refusal(&self, server: &ServerAddr, error: &DialError) -> ConnectError {
+        let text = error.to_string().replace('\n', " ");
+        let advice = match error {
+            DialError::Io(_) if text.contains("certificate") => {
+                "; set broker.nats.ca_file if the system does not know its authority"
+            }
+            DialError::Io(_) if server.tls_required() => "; does the server there speak TLS?",
+            DialError::Io(error) if error.kind() == ErrorKind::ConnectionRefused => {
+                "; is the server running there?"
+            }
+            DialError::Io(error) if error.kind() == ErrorKind::InvalidData => {
+                "; is it a server of NATS?"
+            }
+            DialError::Io(_) => "",
+            DialError::Refused(_) if self.guest.token.is_some() => "; check broker.nats.token",
+            DialError::Refused(_) => {
+                "; check broker.nats.user and broker.nats.password, or set broker.nats.token"
+            }
+        };
+        ConnectError::Refused { address: address(server), error: text, advice }
+    }
+}
+
+fn refused(address: &str, error: String) -> ConnectError {
+    ConnectError::Refused { address: address.to_owned(), error, advice: "" }
+}
+
+fn check_version(address: &str, version: &str) -> Result<(), ConnectError> {
+    let mut parts = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+    let number = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
+    if number < OLDEST {
+        let (address, version) = (address.to_owned(), version.to_owned());
+        return Err(ConnectError::Version { address, version });
+    }
+    Ok(())
+}
+
+fn address(server: &ServerAddr) -> String {
+    format!("{}:{}", server.host(), server.port())
+}
+
+const SLOW: &str = "its JetStream does not answer within 3 s; has its cluster a leader?";
+
+const SILENCE: &str = "nothing answers there in time; is it a server of NATS?";
+
+/// How long each of many servers is given at least.
+const PATIENCE_MIN: Duration = Duration::from_secs(1);
+
+/// The oldest version that has all that is used.
+const OLDEST: (u32, u32) = (2, 9);

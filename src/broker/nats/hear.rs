@@ -1,0 +1,141 @@
+//! The connection that hears: what comes by all subscriptions comes in the order in which it was sent.
+//!
+//! async-nats gives each subscription a queue of its own, by which that order is lost, and drops what
+//! does not fit into one.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::sync::Arc;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::{mpsc, oneshot};
+
+use super::dial::Line;
+use super::wire::{self, Said};
+use super::{PATIENCE, history};
+use crate::broker::engine::Failure;
+use crate::broker::feed::Inlet;
+use crate::broker::topic::Topic;
+
+/// Has the connection subscribe; with it the connection ends.
+#[derive(Debug)]
+pub(super) struct Hearing(mpsc::UnboundedSender<Wish>);
+
+#[derive(Debug)]
+enum Wish {
+    /// Topics and their subjects, and what is told once they are subscribed.
+    Subscribe(Vec<(Topic, String)>, oneshot::Sender<()>),
+    Unsubscribe(Vec<Topic>),
+}
+
+impl Hearing {
+    /// Has what comes go into a feed from now on.
+    pub(super) fn start(line: Line, inlet: Arc<Inlet>) -> Self {
+        let (sender, wishes) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            if let Err(error) = Ear::new(line, &inlet).serve(wishes).await {
+                inlet.end(format!("the connection that hears ended: {error}"));
+            }
+        });
+        Self(sender)
+    }
+
+    /// Subscribes; the server has done so once it resolves.
+    pub(super) async fn subscribe(&self, topics: Vec<(Topic, String)>) -> Result<(), Failure> {
+        let (done, subscribed) = oneshot::channel();
+        // If it is gone, so is the other end of `done`.
+        let _ = self.0.send(Wish::Subscribe(topics, done));
+        match tokio::time::timeout(PATIENCE, subscribed).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(Failure::new("the connection that hears ended")),
+            Err(_) => Err(Failure::new("it does not subscribe within 3 s")),
+        }
+    }
+
+    pub(super) fn unsubscribe(&self, topics: Vec<Topic>) {
+        // One that is gone hears nothing either.
+        let _ = self.0.send(Wish::Unsubscribe(topics));
+    }
+}
+
+struct Ear<'a> {
+    line: Line,
+    inlet: &'a Inlet,
+    last: u64,
+    topics: HashMap<u64, Topic>,
+    subscriptions: HashMap<Topic, u64>,
+    /// What is told by the next answers to pings.
+    waiting: VecDeque<oneshot::Sender<()>>,
+}
+
+impl<'a> Ear<'a> {
+    fn new(line: Line, inlet: &'a Inlet) -> Self {
+        let (topics, subscriptions) = (HashMap::new(), HashMap::new());
+        Self { line, inlet, last: 0, topics, subscriptions, waiting: VecDeque::new() }
+    }
+
+    async fn serve(mut self, mut wishes: mpsc::UnboundedReceiver<Wish>) -> io::Result<()> {
+        loop {
+            while let Some(said) = wire::take(&mut self.line.buffer)? {
+                self.take(said).await?;
+            }
+            tokio::select! {
+                wish = wishes.recv() => match wish {
+                    Some(wish) => self.grant(wish).await?,
+                    None => return Ok(()),
+                },
+                read = self.line.stream.read_buf(&mut self.line.buffer) => {
+                    if read? == 0 {
+                        return Err(io::ErrorKind::UnexpectedEof.into());
+                    }
+                }
+            }
+        }
+    }
+
+    async fn take(&mut self, said: Said) -> io::Result<()> {
+        match said {
+            Said::Message { subscription, payload } => {
+                let topic = self.topics.get(&subscription);
+                if let Some(topic) = topic.filter(|_| !history::is_place(&payload)) {
+                    self.inlet.hear(topic.clone(), payload);
+                }
+            }
+            Said::Ping => self.line.stream.write_all(b"PONG\r\n").await?,
+            Said::Pong => {
+                if let Some(done) = self.waiting.pop_front() {
+                    // Who gave up does not mind.
+                    let _ = done.send(());
+                }
+            }
+            Said::Error(error) => return Err(io::Error::other(error)),
+            Said::Info(_) => {}
+        }
+        Ok(())
+    }
+
+    async fn grant(&mut self, wish: Wish) -> io::Result<()> {
+        let mut text = String::new();
+        match wish {
+            Wish::Subscribe(topics, done) => {
+                for (topic, subject) in topics {
+                    self.last += 1;
+                    text.push_str(&format!("SUB {subject} {}\r\n", self.last));
+                    self.topics.insert(self.last, topic.clone());
+                    self.subscriptions.insert(topic, self.last);
+                }
+                text.push_str("PING\r\n");
+                self.waiting.push_back(done);
+            }
+            Wish::Unsubscribe(topics) => {
+                for topic in topics {
+                    if let Some(number) = self.subscriptions.remove(&topic) {
+                        self.topics.remove(&number);
+                        text.push_str(&format!("UNSUB {number}\r\n"));
+                    }
+                }
+            }
+        }
+        self.line.stream.write_all(text.as_bytes()).await
+    }
+}

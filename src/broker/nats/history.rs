@@ -1,0 +1,307 @@
+//! Channels' streams: each publication is stored with the place that it takes, which is the one after the
+//! last. Of several nodes that take the same place one is let, and what is heard is only what was stored.
+//!
+//! A channel's last record is its place, and so is kept for longer than what is in it. Where nothing is to
+//! be remembered of a place, as of one that begins or was cleared, it is stored without a body.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use futures_util::future::try_join_all;
+
+use super::Session;
+use super::names::Store;
+use super::streams::PLACE_TTL;
+use super::trouble::{Trouble, patiently};
+use super::vault::Record;
+use crate::broker::engine::{Entry, Failure, Read, Refusal, Stream, Watched};
+use crate::broker::envelope;
+use crate::broker::topic::Topic;
+use crate::channel::history::Position;
+
+/// Where channels stand, as this session last knew it: what is wrong is refused and then looked up.
+#[derive(Debug, Default)]
+pub(super) struct Places(Mutex<HashMap<String, Place>>);
+
+/// Where a channel stands.
+#[derive(Clone, Debug)]
+struct Place {
+    /// The number of the record that says so; 0 if none does.
+    sequence: u64,
+    position: Position,
+}
+
+impl Session {
+    /// Stores a publication as the next one; under an idempotency key once, and then says where it was.
+    pub(super) async fn append(
+        &self,
+        subject: String,
+        body: &[u8],
+        id: Option<&str>,
+    ) -> Result<Position, Trouble> {
+        patiently(async {
+            let mut known = self.places.get(&subject);
+            loop {
+                let place = match known.take() {
+                    Some(place) => place,
+                    None => self.place(&subject).await?,
+                };
+                let Position { offset, epoch } = place.position;
+                let position = Position { offset: offset + 1, epoch };
+                let stored = self.vault.put(
+                    subject.clone(),
+                    Some(place.sequence),
+                    id,
+                    payload(&position, body),
+                );
+                match stored.await {
+                    Ok(stored) if stored.is_duplicate => {
+                        return self.position_at(stored.sequence).await;
+                    }
+                    Ok(stored) => {
+                        let place = Place { sequence: stored.sequence, position: position.clone() };
+                        self.places.set(subject, place);
+                        return Ok(position);
+                    }
+                    Err(Trouble::Conflict) => {}
+                    Err(trouble) => return Err(trouble),
+                }
+            }
+        })
+        .await
+    }
+
+    /// Reads streams.
+    pub(in crate::broker) async fn read(
+        &self,
+        reads: impl Iterator<Item = &Read>,
+    ) -> Result<Vec<Result<Stream, Refusal>>, Failure> {
+        try_join_all(reads.map(async |read| match self.read_one(read).await {
+            Ok(stream) => Ok(Ok(stream)),
+            Err(trouble) => self.refuse(trouble).map(Err),
+        }))
+        .await
+    }
+
+    /// Where streams stand; their places are kept for longer.
+    pub(in crate::broker) async fn places(
+        &self,
+        watched: &[Watched],
+    ) -> Result<Vec<Result<Position, Refusal>>, Failure> {
+        try_join_all(watched.iter().map(async |watched| match self.look(watched).await {
+            Ok(position) => Ok(Ok(position)),
+            Err(trouble) => self.refuse(trouble).map(Err),
+        }))
+        .await
+    }
+
+    /// Has a channel's stream forget; its place stays.
+    pub(in crate::broker) async fn clear(
+        &self,
+        channel: &str,
+        topic: &Topic,
+    ) -> Result<(), String> {
+        let subject = self.names.history(channel);
+        let forgotten = patiently(async {
+            loop {
+                let place = self.place(&subject).await?;
+                if place.sequence == 0 {
+                    return Ok(());
+                }
+                match self.settle(&subject, place.sequence, &place.position).await {
+                    Ok(sequence) => {
+                        return self.vault.forget(Store::History, &subject, Some(sequence)).await;
+                    }
+                    Err(Trouble::Conflict) => {}
+                    Err(trouble) => return Err(trouble),
+                }
+            }
+        });
+        forgotten.await.map_err(|trouble| trouble.to_string())?;
+        let told = self.tell(topic, envelope::placeless(&envelope::clear_body()));
+        told.await.map_err(|trouble| trouble.to_string())?;
+        self.confirm().await.map_err(|trouble| trouble.to_string())
+    }
+
+    async fn read_one(&self, Read { channel, from, ttl }: &Read) -> Result<Stream, Trouble> {
+        let subject = self.names.history(channel);
+        let (Place { sequence, position }, latest) = self.begin(&subject, from.as_ref()).await?;
+        let mut stream = Stream { position, entries: VecDeque::new() };
+        if stream.position.offset == 0 {
+            return Ok(stream);
+        }
+        let is_at_end = from.as_ref() == Some(&stream.position);
+        let records = match latest.filter(|_| is_at_end) {
+            Some(latest) => vec![latest],
+            None => self.vault.all(Store::History, subject).await?,
+        };
+        if records.last().is_none_or(|record| record.sequence < sequence) {
+            return Err(Trouble::Lost("a stream was not read up to its end".to_owned()));
+        }
+        let from = from.as_ref().filter(|from| from.epoch == stream.position.epoch);
+        let now = self.clock.now();
+        for record in records {
+            let Some((position, body)) = parse(&record.payload) else { continue };
+            let (offset, age) = (position.offset, now.saturating_sub(record.time));
+            // A record is kept for longer than what it says is remembered.
+            let is_asked = from.map_or(age < *ttl, |from| offset >= from.offset);
+            stream.position = position;
+            if is_asked && !body.is_empty() {
+                stream.entries.push_back(Entry { offset, body, age });
+            }
+        }
+        Ok(stream)
+    }
+
+    /// Where a channel stands, once that is stored, and the record that said so before. One that has gone back
+    /// behind what a node has of it, as at a server that lacks its end, is another one from then on: its offsets
+    /// will be given again.
+    async fn begin(
+        &self,
+        subject: &str,
+        from: Option<&Position>,
+    ) -> Result<(Place, Option<Record>), Trouble> {
+        patiently(async {
+            loop {
+                let latest = self.vault.last(Store::History, subject).await?;
+                let Place { sequence, mut position } = place_of(latest.as_ref())?;
+                let went_back = from.is_some_and(|from| {
+                    from.epoch == position.epoch && position.offset < from.offset
+                });
+                if sequence > 0 && !went_back {
+                    return Ok((Place { sequence, position }, latest));
+                }
+                if went_back {
+                    position.epoch = new_epoch();
+                }
+                match self.settle(subject, sequence, &position).await {
+                    Ok(sequence) => return Ok((Place { sequence, position }, latest)),
+                    Err(Trouble::Conflict) => {}
+                    Err(trouble) => return Err(trouble),
+                }
+            }
+        })
+        .await
+    }
+
+    /// Where a channel stands. That is stored anew before it is forgotten, once nothing else is remembered.
+    async fn look(&self, Watched { channel, ttl }: &Watched) -> Result<Position, Trouble> {
+        let subject = self.names.history(channel);
+        let Some(record) = self.vault.last(Store::History, &subject).await? else {
+            return Ok(Position::default());
+        };
+        let (position, _) = position_of(&record)?;
+        if self.clock.now().saturating_sub(record.time) >= (PLACE_TTL / 2).max(*ttl) {
+            match self.settle(&subject, record.sequence, &position).await {
+                // Or another node has just done so.
+                Ok(_) | Err(Trouble::Conflict) => {}
+                Err(trouble) => return Err(trouble),
+            }
+        }
+        Ok(position)
+    }
+
+    /// Stores a place alone.
+    async fn settle(
+        &self,
+        subject: &str,
+        expected: u64,
+        position: &Position,
+    ) -> Result<u64, Trouble> {
+        let payload = payload(position, b"");
+        let stored = self.vault.put(subject.to_owned(), Some(expected), None, payload).await?;
+        Ok(stored.sequence)
+    }
+
+    async fn place(&self, subject: &str) -> Result<Place, Trouble> {
+        place_of(self.vault.last(Store::History, subject).await?.as_ref())
+    }
+
+    /// Where a publication was stored; that it was is all that is known once it was forgotten.
+    async fn position_at(&self, sequence: u64) -> Result<Position, Trouble> {
+        match self.vault.at(Store::History, sequence).await? {
+            Some(record) => Ok(position_of(&record)?.0),
+            None => Ok(Position::default()),
+        }
+    }
+}
+
+impl Places {
+    /// Takes what is known out: it is no longer true once it was built upon.
+    fn get(&self, subject: &str) -> Option<Place> {
+        self.lock().remove(subject)
+    }
+
+    fn set(&self, subject: String, place: Place) {
+        let mut places = self.lock();
+        if places.len() >= PLACES {
+            places.clear();
+        }
+        places.insert(subject, place);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Place>> {
+        // A panic beside it leaves nothing half written.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether it says where a channel stands, and nothing else.
+pub(super) fn is_place(payload: &[u8]) -> bool {
+    payload.ends_with(b":") && payload.iter().filter(|byte| **byte == b':').count() == 2
+}
+
+/// How it is stored and heard.
+fn payload(Position { offset, epoch }: &Position, body: &[u8]) -> Bytes {
+    [format!("{offset}:{epoch}:").as_bytes(), body].concat().into()
+}
+
+fn parse(payload: &Bytes) -> Option<(Position, Bytes)> {
+    let mut parts = payload.splitn(3, |byte| *byte == b':');
+    let offset = std::str::from_utf8(parts.next()?).ok()?.parse().ok()?;
+    let epoch = std::str::from_utf8(parts.next()?).ok()?.into();
+    Some((Position { offset, epoch }, payload.slice_ref(parts.next()?)))
+}
+
+/// What a channel's last record says; the beginning of a stream that no channel had, if there is none.
+fn place_of(latest: Option<&Record>) -> Result<Place, Trouble> {
+    match latest {
+        Some(record) => Ok(Place { sequence: record.sequence, position: position_of(record)?.0 }),
+        None => Ok(Place { sequence: 0, position: Position { offset: 0, epoch: new_epoch() } }),
+    }
+}
+
+fn position_of(record: &Record) -> Result<(Position, Bytes), Trouble> {
+    let strange = || Trouble::Refused(STRANGE.to_owned());
+    parse(&record.payload).ok_or_else(strange)
+}
+
+/// A name that no stream of the channel had before.
+fn new_epoch() -> Arc<str> {
+    format!("{:08x}", uuid::Uuid::new_v4().as_fields().0).into()
+}
+
+const STRANGE: &str = "what is stored of the channel is nothing that a node stores; is another \
+    program's message there?";
+
+/// How many places are known at most; to look one up costs a round trip.
+const PLACES: usize = 10_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_stored_is_a_place_and_perhaps_a_body() {
+        let position = Position { offset: 7, epoch: "e".into() };
+        for body in ["", "p0:{}", ":", "p0:a:b:"] {
+            let payload = payload(&position, body.as_bytes());
+            assert_eq!(parse(&payload), Some((position.clone(), body.to_owned().into())));
+            assert_eq!(is_place(&payload), body.is_empty(), "{payload:?}");
+        }
+        for text in ["", "7", "7:e", "x:e:", "-1:e:"] {
+            assert_eq!(parse(&text.into()), None, "{text}");
+        }
+    }
+}

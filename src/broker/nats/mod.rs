@@ -1,0 +1,184 @@
+//! NATS as the broker: topics are its subjects, and what is kept is kept by JetStream.
+
+mod connect;
+mod dial;
+mod hear;
+mod history;
+mod lease;
+mod names;
+mod roll;
+mod streams;
+mod trouble;
+mod vault;
+mod wire;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use async_nats::{Client, RequestErrorKind};
+pub(super) use connect::{ConnectError, Door};
+use futures_util::future::try_join_all;
+use hear::Hearing;
+use history::Places;
+use lease::Hold;
+use names::{Names, Store};
+use trouble::{Trouble, lost, patiently};
+use vault::Vault;
+
+use super::engine::{Failure, Refusal};
+use super::envelope;
+use super::queue::{Remember, Request};
+use super::topic::Topic;
+use crate::channel::history::Position;
+
+/// Two connections to one server, one for what is asked and one that hears, for as long as both last.
+pub(crate) struct Session {
+    client: Client,
+    hearing: Hearing,
+    vault: Vault,
+    names: Names,
+    places: Places,
+    clock: Clock,
+    hold: Hold,
+    /// Whether a stream was found gone, for which it is all begun anew.
+    lacks_stream: AtomicBool,
+}
+
+/// The server's clock, which all nodes go by.
+#[derive(Debug)]
+struct Clock {
+    /// Since 1970.
+    then: Duration,
+    at: Instant,
+}
+
+impl Session {
+    /// Publishes, all of a topic in order; says of each what became of it.
+    pub(super) async fn publish(
+        &self,
+        batch: &[Request],
+    ) -> Result<Vec<Result<Position, Refusal>>, Failure> {
+        // What is for everyone or for users is in one order too.
+        let mut lanes = HashMap::<Option<&str>, Vec<usize>>::new();
+        for (index, request) in batch.iter().enumerate() {
+            let lane = match &request.topic {
+                Topic::Channel(channel) => Some(&**channel),
+                _ => None,
+            };
+            lanes.entry(lane).or_default().push(index);
+        }
+        let lanes = lanes.into_values().map(async |lane| {
+            let mut answers = Vec::with_capacity(lane.len());
+            for index in lane {
+                answers.push((index, self.publish_one(&batch[index]).await?));
+            }
+            Ok::<_, Failure>(answers)
+        });
+        let mut answers: Vec<_> = try_join_all(lanes).await?.into_iter().flatten().collect();
+        if batch.iter().any(|request| store_of(request).is_none()) {
+            self.confirm().await?;
+        }
+        answers.sort_unstable_by_key(|(index, _)| *index);
+        Ok(answers.into_iter().map(|(_, answer)| answer).collect())
+    }
+
+    /// What this node is to subscribe to, to hear itself.
+    pub(super) fn pulses(&self) -> &[Topic] {
+        &PULSES
+    }
+
+    /// Tells itself something.
+    pub(super) async fn pulse(&self, number: u64) -> Result<(), Failure> {
+        for topic in &PULSES {
+            let body = envelope::placeless(&envelope::pulse_body(number));
+            self.tell(topic, body).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn subscribe(&self, topics: &[Topic]) -> Result<(), Failure> {
+        let topics = topics.iter().map(|topic| (topic.clone(), self.names.topic(topic)));
+        self.hearing.subscribe(topics.collect()).await
+    }
+
+    pub(super) async fn unsubscribe(&self, topics: &[Topic]) -> Result<(), Failure> {
+        self.hearing.unsubscribe(topics.to_vec());
+        Ok(())
+    }
+
+    async fn publish_one(&self, request: &Request) -> Result<Result<Position, Refusal>, Failure> {
+        let Request { topic, body, remember, .. } = request;
+        let key = remember.as_ref().and_then(|it| it.key.as_deref().map(|key| (&it.channel, key)));
+        let id = key.map(|(channel, key)| names::message_id(channel, key));
+        let published = match store_of(request) {
+            Some(Store::History) => {
+                self.append(self.names.stored(Store::History, topic), body, id.as_deref()).await
+            }
+            Some(store) => {
+                let (subject, body) = (self.names.stored(store, topic), envelope::placeless(body));
+                let stored = self.vault.put(subject, None, id.as_deref(), body.into()).await;
+                stored.map(|_| Position::default())
+            }
+            None => {
+                let told = self.tell(topic, envelope::placeless(body)).await;
+                told.map(|()| Position::default())
+            }
+        };
+        published.map_or_else(|trouble| self.refuse(trouble).map(Err), |position| Ok(Ok(position)))
+    }
+
+    /// Sends what is not stored; that it came is not known before it is [confirmed](Self::confirm).
+    async fn tell(&self, topic: &Topic, payload: Vec<u8>) -> Result<(), Trouble> {
+        let subject = self.names.topic(topic);
+        let told = self.client.publish(subject, payload.into());
+        patiently(async { told.await.map_err(|error| Trouble::Refused(error.to_string())) }).await
+    }
+
+    /// Resolves once the server has all that was sent before: it answers in order, also that nobody is
+    /// there to answer.
+    async fn confirm(&self) -> Result<(), Trouble> {
+        let asked = self.client.request(self.names.nobody(), Vec::new().into());
+        let asked = patiently(async { Ok(asked.await) }).await?;
+        match asked.map_err(|error| (error.kind(), error)) {
+            Ok(_) | Err((RequestErrorKind::NoResponders, _)) => Ok(()),
+            Err((_, error)) => Err(lost(&error)),
+        }
+    }
+
+    /// What follows for one publish or change.
+    fn refuse(&self, trouble: Trouble) -> Result<Refusal, Failure> {
+        if matches!(trouble, Trouble::NoStream) {
+            self.lacks_stream.store(true, Ordering::Relaxed);
+        }
+        trouble.refusal()
+    }
+}
+
+impl Clock {
+    fn now(&self) -> Duration {
+        self.then + self.at.elapsed()
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("names", &self.names).finish_non_exhaustive()
+    }
+}
+
+/// By which stream a publish goes; `None` if it is just sent.
+fn store_of(request: &Request) -> Option<Store> {
+    match request.remember.as_ref()? {
+        Remember { window, .. } if window.is_open() => Some(Store::History),
+        Remember { key: Some(_), .. } => Some(Store::Keys),
+        Remember { .. } => None,
+    }
+}
+
+/// One is enough, as a node has one server.
+const PULSES: [Topic; 1] = [Topic::Pulse(0)];
+
+/// How long coming in may take, and each request.
+const PATIENCE: Duration = Duration::from_secs(3);

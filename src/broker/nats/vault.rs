@@ -1,0 +1,327 @@
+//! What JetStream keeps, one record a step: a change says which record it is a change of, so that of
+//! several nodes that change the same one does, and the others look again.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use async_nats::jetstream::consumer::{AckPolicy, Consumer, pull};
+use async_nats::jetstream::message::StreamMessage;
+use async_nats::jetstream::response::Response;
+use async_nats::jetstream::stream::{
+    Config, ConsumerErrorKind, DirectGetError, DirectGetErrorKind, Stream,
+};
+use async_nats::jetstream::{self, Context, Message, publish::PublishAck};
+use async_nats::{Client, HeaderMap, Request, Subject};
+use bytes::Bytes;
+use futures_util::StreamExt;
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde_json::{Value, json};
+
+use super::PATIENCE;
+use super::names::{Names, Store};
+use super::trouble::{Trouble, lost, patiently};
+
+/// The streams of a prefix.
+#[derive(Clone, Debug)]
+pub(super) struct Vault {
+    client: Client,
+    context: Context,
+    names: Names,
+}
+
+/// What is kept under a subject.
+#[derive(Debug)]
+pub(super) struct Record {
+    pub(super) subject: Subject,
+    pub(super) sequence: u64,
+    pub(super) payload: Bytes,
+    /// When it was stored, by the server's clock: since 1970.
+    pub(super) time: Duration,
+}
+
+/// Where something is stored.
+#[derive(Debug)]
+pub(super) struct Stored {
+    pub(super) sequence: u64,
+    /// Whether it was there already, under the same idempotency key.
+    pub(super) is_duplicate: bool,
+}
+
+/// How a stream is.
+#[derive(Debug, Deserialize)]
+pub(super) struct Info {
+    /// When it was made, which tells it from one before of the same name.
+    pub(super) created: String,
+    pub(super) state: State,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct State {
+    #[serde(default, rename = "num_subjects")]
+    pub(super) subjects_count: usize,
+    /// Those that were asked for.
+    #[serde(default)]
+    pub(super) subjects: HashMap<String, IgnoredAny>,
+}
+
+impl Vault {
+    pub(super) fn new(client: Client, names: Names) -> Self {
+        let context = jetstream::ContextBuilder::new().timeout(PATIENCE).build(client.clone());
+        Self { client, context, names }
+    }
+
+    /// Whether there is JetStream for this node.
+    pub(super) async fn check(&self) -> Result<(), Trouble> {
+        self.send::<Value>("$JS.API.INFO".to_owned(), Request::new()).await.map(drop)
+    }
+
+    /// Makes a stream, unless it is there. One that is there is only ever made to keep more, as nodes
+    /// with other settings may use it too.
+    pub(super) async fn make(&self, wanted: Config) -> Result<(), String> {
+        let Ok(stream) = self.context.get_stream(&wanted.name).await else {
+            let made = self.context.get_or_create_stream(wanted).await;
+            return made.map(drop).map_err(|error| error.to_string());
+        };
+        let before = stream.cached_info().config.clone();
+        if before.num_replicas > 1 && !self.client.is_server_compatible(2, 10, 0) {
+            return Err(COPIES.to_owned());
+        }
+        if before.republish != wanted.republish {
+            return Err(REPUBLISH.to_owned());
+        }
+        let after = Config {
+            max_age: before.max_age.max(wanted.max_age),
+            max_messages_per_subject: before
+                .max_messages_per_subject
+                .max(wanted.max_messages_per_subject),
+            allow_direct: true,
+            ..before.clone()
+        };
+        if before == after {
+            return Ok(());
+        }
+        self.context.update_stream(after).await.map(drop).map_err(|error| error.to_string())
+    }
+
+    /// Stores; if the last record of the subject is to be an `expected` one, or none where that is 0, only
+    /// then.
+    pub(super) async fn put(
+        &self,
+        subject: String,
+        expected: Option<u64>,
+        id: Option<&str>,
+        payload: Bytes,
+    ) -> Result<Stored, Trouble> {
+        let mut headers = HeaderMap::new();
+        if let Some(expected) = expected {
+            headers.insert("Nats-Expected-Last-Subject-Sequence", expected.to_string());
+        }
+        if let Some(id) = id {
+            headers.insert("Nats-Msg-Id", id);
+        }
+        let request = Request::new().headers(headers).payload(payload);
+        let PublishAck { sequence, duplicate, .. } = self.send(subject, request).await?;
+        Ok(Stored { sequence, is_duplicate: duplicate })
+    }
+
+    /// The last record of a subject.
+    pub(super) async fn last(
+        &self,
+        store: Store,
+        subject: &str,
+    ) -> Result<Option<Record>, Trouble> {
+        let stream = self.stream(store).await?;
+        found(stream.direct_get_last_for_subject(subject).await)
+    }
+
+    /// The record of a number.
+    pub(super) async fn at(&self, store: Store, sequence: u64) -> Result<Option<Record>, Trouble> {
+        let stream = self.stream(store).await?;
+        found(stream.direct_get(sequence).await)
+    }
+
+    /// Changes the record of a subject to what is made of it; says whether there was one, and is.
+    pub(super) async fn change(
+        &self,
+        store: Store,
+        subject: &str,
+        make: impl Fn(Option<&Record>) -> Option<Vec<u8>>,
+    ) -> Result<(bool, bool), Trouble> {
+        patiently(async {
+            loop {
+                let before = self.last(store, subject).await?;
+                let sequence = before.as_ref().map_or(0, |record| record.sequence);
+                let done = match make(before.as_ref()) {
+                    Some(after) => {
+                        let put = self.put(subject.to_owned(), Some(sequence), None, after.into());
+                        put.await.map(|_| (before.is_some(), true))
+                    }
+                    None if before.is_none() => return Ok((false, false)),
+                    None => self.delete(store, sequence).await.map(|()| (true, false)),
+                };
+                if !matches!(done, Err(Trouble::Conflict)) {
+                    return done;
+                }
+            }
+        })
+        .await
+    }
+
+    /// Forgets what a subject has before a record, or all.
+    pub(super) async fn forget(
+        &self,
+        store: Store,
+        subject: &str,
+        before: Option<u64>,
+    ) -> Result<(), Trouble> {
+        let request = match before {
+            Some(before) => json!({"filter": subject, "seq": before}),
+            None => json!({"filter": subject}),
+        };
+        self.ask::<Value>("STREAM.PURGE", store, &request).await.map(drop)
+    }
+
+    /// How a stream is, and which of its subjects match.
+    pub(super) async fn info(&self, store: Store, filter: Option<&str>) -> Result<Info, Trouble> {
+        let request = filter.map_or(json!({}), |filter| json!({"subjects_filter": filter}));
+        self.ask("STREAM.INFO", store, &request).await
+    }
+
+    /// All records whose subjects match, in the order in which they were stored.
+    pub(super) async fn all(&self, store: Store, filter: String) -> Result<Vec<Record>, Trouble> {
+        let stream = self.stream(store).await?;
+        let config = pull::Config {
+            filter_subject: filter,
+            ack_policy: AckPolicy::None,
+            memory_storage: true,
+            inactive_threshold: IDLE,
+            ..pull::Config::default()
+        };
+        let consumer =
+            stream.create_consumer(config).await.map_err(|error| match error.kind() {
+                ConsumerErrorKind::JetStream(error) => error.into(),
+                _ => lost(&error),
+            })?;
+        let expected = consumer.cached_info().num_pending as usize;
+        let mut records = Vec::new();
+        while records.len() < expected {
+            let before = records.len();
+            self.page(&consumer, PAGE.min(expected - before), &mut records).await?;
+            if records.len() == before {
+                // The rest was forgotten meanwhile.
+                break;
+            }
+        }
+        // Without that it goes by itself, a little later.
+        let _ = stream.delete_consumer(&consumer.cached_info().name).await;
+        Ok(records)
+    }
+
+    /// The next records, no more than the server can have wait for this node.
+    async fn page(
+        &self,
+        consumer: &Consumer<pull::Config>,
+        most: usize,
+        records: &mut Vec<Record>,
+    ) -> Result<(), Trouble> {
+        let fetch = consumer.fetch().max_messages(most).max_bytes(self.client.max_payload() * 2);
+        let fetch = fetch.expires(MOMENT).messages();
+        let mut page = patiently(async { fetch.await.map_err(|error| lost(&error)) }).await?;
+        let before = records.len();
+        while let Some(message) = patiently(async { Ok(page.next().await) }).await? {
+            match message {
+                Ok(message) => records.push(Record::try_from(message)?),
+                // What does not fit comes with the next.
+                Err(_) if records.len() > before => break,
+                Err(error) => return Err(lost(&error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes a record, unless it is another one by now.
+    async fn delete(&self, store: Store, sequence: u64) -> Result<(), Trouble> {
+        let request = json!({"seq": sequence, "no_erase": true});
+        self.ask::<Value>("STREAM.MSG.DELETE", store, &request).await.map(drop)
+    }
+
+    async fn stream(&self, store: Store) -> Result<Stream<()>, Trouble> {
+        let name = self.names.stream(store);
+        self.context.get_stream_no_info(name).await.map_err(|error| lost(&error))
+    }
+
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        call: &str,
+        store: Store,
+        request: &Value,
+    ) -> Result<T, Trouble> {
+        let subject = format!("$JS.API.{call}.{}", self.names.stream(store));
+        self.send(subject, Request::new().payload(request.to_string().into())).await
+    }
+
+    async fn send<T: DeserializeOwned>(
+        &self,
+        subject: String,
+        request: Request,
+    ) -> Result<T, Trouble> {
+        let request = request.timeout(Some(PATIENCE));
+        let answer = self.client.send_request(subject, request).await?;
+        match serde_json::from_slice(&answer.payload) {
+            Ok(Response::Ok(answer)) => Ok(answer),
+            Ok(Response::Err { error }) => Err(error.into()),
+            Err(error) => Err(lost(&error)),
+        }
+    }
+}
+
+impl From<StreamMessage> for Record {
+    fn from(message: StreamMessage) -> Self {
+        let time = since_1970(message.time.unix_timestamp_nanos());
+        Self {
+            subject: message.subject,
+            sequence: message.sequence,
+            payload: message.payload,
+            time,
+        }
+    }
+}
+
+impl TryFrom<Message> for Record {
+    type Error = Trouble;
+
+    fn try_from(message: Message) -> Result<Self, Trouble> {
+        let info = message.info().map_err(|error| Trouble::Lost(error.to_string()))?;
+        let (sequence, time) = (info.stream_sequence, info.published.unix_timestamp_nanos());
+        let async_nats::Message { subject, payload, .. } = message.message;
+        Ok(Self { subject, sequence, payload, time: since_1970(time) })
+    }
+}
+
+fn found(answer: Result<StreamMessage, DirectGetError>) -> Result<Option<Record>, Trouble> {
+    match answer {
+        Ok(message) => Ok(Some(message.into())),
+        Err(error) if error.kind() == DirectGetErrorKind::NotFound => Ok(None),
+        Err(error) => Err(lost(&error)),
+    }
+}
+
+fn since_1970(nanoseconds: i128) -> Duration {
+    Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(0))
+}
+
+/// Servers before that let several nodes take the same place in it.
+const COPIES: &str = "it has several copies, which takes a server of 2.10 or later; give it one";
+
+const REPUBLISH: &str =
+    "what it stores is not sent on as a node needs it; delete it or set another broker.prefix";
+
+/// Records that are fetched at once.
+const PAGE: usize = 256;
+
+/// How long records are waited for that were counted and then forgotten.
+const MOMENT: Duration = Duration::from_millis(500);
+
+/// How long what reads stays at the server that nobody uses any more.
+const IDLE: Duration = Duration::from_secs(10);

@@ -1,0 +1,143 @@
+//! What a server says to a connection that only hears, as bytes.
+
+use std::io;
+
+use bytes::{Buf, Bytes, BytesMut};
+use serde::{Deserialize, Serialize};
+
+/// One thing that a server says.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Said {
+    /// What came by a subscription; its headers are left out.
+    Message {
+        subscription: u64,
+        payload: Bytes,
+    },
+    Info(Bytes),
+    Ping,
+    Pong,
+    Error(String),
+}
+
+/// What a server says of itself.
+#[derive(Debug, Deserialize)]
+pub(super) struct Info {
+    pub(super) version: String,
+    #[serde(default)]
+    pub(super) tls_required: bool,
+}
+
+/// What a server is told first.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Login<'a> {
+    pub(super) verbose: bool,
+    pub(super) pedantic: bool,
+    pub(super) lang: &'static str,
+    pub(super) version: &'static str,
+    pub(super) name: &'a str,
+    pub(super) protocol: u8,
+    pub(super) headers: bool,
+    pub(super) tls_required: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) user: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) pass: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) auth_token: Option<&'a str>,
+}
+
+/// Takes what is next, once it is there in whole.
+pub(super) fn take(buffer: &mut BytesMut) -> io::Result<Option<Said>> {
+    loop {
+        let Some(end) = buffer.iter().position(|byte| *byte == b'\n') else {
+            return if buffer.len() > MAX_LINE { Err(strange(buffer)) } else { Ok(None) };
+        };
+        let line = std::str::from_utf8(&buffer[..end]).map_err(|_| strange(buffer))?.trim_end();
+        let (word, rest) = line.split_once([' ', '\t']).unwrap_or((line, ""));
+        let said = match word.to_ascii_uppercase().as_str() {
+            "MSG" | "HMSG" => return message(buffer, end + 1, word.len() == 4),
+            "PING" => Some(Said::Ping),
+            "PONG" => Some(Said::Pong),
+            "INFO" => Some(Said::Info(Bytes::copy_from_slice(rest.as_bytes()))),
+            "-ERR" => Some(Said::Error(rest.trim_matches('\'').to_owned())),
+            "+OK" => None,
+            _ => return Err(strange(line.as_bytes())),
+        };
+        buffer.advance(end + 1);
+        if said.is_some() {
+            return Ok(said);
+        }
+    }
+}
+
+/// `MSG <subject> <subscription> [reply] <length>`, or with `HMSG` also the length of the headers before
+/// that of it all.
+fn message(buffer: &mut BytesMut, begin: usize, has_headers: bool) -> io::Result<Option<Said>> {
+    let parsed = || {
+        let line = std::str::from_utf8(&buffer[..begin]).ok()?;
+        let subscription = line.split_ascii_whitespace().nth(2)?.parse().ok()?;
+        let mut lengths = line.split_ascii_whitespace().rev();
+        let length: usize = lengths.next()?.parse().ok()?;
+        let headers = if has_headers { lengths.next()?.parse().ok()? } else { 0 };
+        (headers <= length).then_some((subscription, length, headers))
+    };
+    let (subscription, length, headers) = parsed().ok_or_else(|| strange(&buffer[..begin]))?;
+    if buffer.len() < begin + length + LINE_END {
+        return Ok(None);
+    }
+    let mut message = buffer.split_to(begin + length + LINE_END).freeze();
+    message.truncate(begin + length);
+    Ok(Some(Said::Message { subscription, payload: message.slice(begin + headers..) }))
+}
+
+fn strange(bytes: &[u8]) -> io::Error {
+    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(40)]).into_owned();
+    let text = format!("{text:?} is nothing that a server of NATS says");
+    io::Error::new(io::ErrorKind::InvalidData, text)
+}
+
+/// The longest line but for messages: a server's word of itself lists all of its cluster.
+const MAX_LINE: usize = 1 << 20;
+
+const LINE_END: usize = 2;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all(text: &[u8]) -> Vec<Said> {
+        // Each byte comes alone, so that everything is seen in parts.
+        let (mut buffer, mut said) = (BytesMut::new(), Vec::new());
+        for byte in text {
+            buffer.extend_from_slice(&[*byte]);
+            said.extend(take(&mut buffer).unwrap());
+        }
+        assert!(buffer.is_empty());
+        said
+    }
+
+    #[test]
+    fn messages_are_taken_in_whole_and_without_headers() {
+        let text = b"MSG a.b 7 5\r\nhe\r\no\r\nHMSG a 8 reply 12 14\r\nNATS/1.0\r\n\r\nhi\r\nMSG a 9 0\r\n\r\n";
+        let message = |subscription, payload: &'static [u8]| Said::Message {
+            subscription,
+            payload: payload.into(),
+        };
+        assert_eq!(all(text), [message(7, b"he\r\no"), message(8, b"hi"), message(9, b"")]);
+    }
+
+    #[test]
+    fn what_else_a_server_says_is_known() {
+        let text = b"INFO {\"a\":1} \r\nPING\r\n+OK\r\nPONG\r\n-ERR 'Slow Consumer'\r\n";
+        let error = Said::Error("Slow Consumer".to_owned());
+        let info = Said::Info(Bytes::from_static(b"{\"a\":1}"));
+        assert_eq!(all(text), [info, Said::Ping, Said::Pong, error]);
+    }
+
+    #[test]
+    fn what_is_no_server_of_nats_is_found() {
+        for text in ["HTTP/1.1 400 Bad Request\r\n", "MSG a b c\r\n", "HMSG a 1 9 2\r\n"] {
+            assert!(take(&mut text.as_bytes().into()).is_err(), "{text}");
+        }
+    }
+}
