@@ -4,14 +4,25 @@ use fanfare::UserId;
 use serde_json::json;
 
 use crate::client::{Client, data};
-use crate::node::{node, node_with, subscriber};
-use crate::redis::Redis;
+use crate::node::{Broker, node, node_with, on_both, subscriber};
 use crate::support::*;
 
-#[test]
-fn what_is_published_on_one_node_comes_on_all_in_one_order() {
-    let redis = Redis::start();
-    let nodes = [node(&redis.url()), node(&redis.url()), node(&redis.url())];
+on_both! {
+    what_is_published_on_one_node_comes_on_all_in_one_order,
+    a_client_that_comes_back_on_another_node_is_given_what_it_missed,
+    a_channel_without_history_comes_on_all_nodes_too,
+    a_user_has_what_is_sent_to_it_on_every_node,
+    the_chat_is_one_on_all_nodes,
+    orders_reach_the_connections_of_every_node,
+    an_idempotency_key_counts_on_all_nodes,
+    an_idempotency_key_counts_without_history_too,
+    what_is_for_a_user_and_for_all_comes_in_the_order_in_which_it_was_sent,
+    history_is_forgotten_on_all_nodes,
+    prefixes_keep_clusters_apart,
+}
+
+fn what_is_published_on_one_node_comes_on_all_in_one_order(broker: &impl Broker) {
+    let nodes = [node(&broker.url()), node(&broker.url()), node(&broker.url())];
     let mut clients: Vec<_> = nodes.iter().map(|node| subscriber(node, 1, "news:a")).collect();
     for i in 0..30 {
         nodes[i % 3].publish("news:a", &json!(i));
@@ -25,10 +36,8 @@ fn what_is_published_on_one_node_comes_on_all_in_one_order() {
     assert_eq!(nodes[0].result("history", &json!({"channel": "news:a"}))["offset"], 30);
 }
 
-#[test]
-fn a_client_that_comes_back_on_another_node_is_given_what_it_missed() {
-    let redis = Redis::start();
-    let (here, there) = (node(&redis.url()), node(&redis.url()));
+fn a_client_that_comes_back_on_another_node_is_given_what_it_missed(broker: &impl Broker) {
+    let (here, there) = (node(&broker.url()), node(&broker.url()));
     let mut client = here.client(1);
     let epoch = client.subscribe("news:a")["epoch"].clone();
     here.publish("news:a", &json!(1));
@@ -45,10 +54,8 @@ fn a_client_that_comes_back_on_another_node_is_given_what_it_missed() {
     client.must_hear("news:a", &json!(5));
 }
 
-#[test]
-fn a_channel_without_history_comes_on_all_nodes_too() {
-    let redis = Redis::start();
-    let (here, there) = (node(&redis.url()), node(&redis.url()));
+fn a_channel_without_history_comes_on_all_nodes_too(broker: &impl Broker) {
+    let (here, there) = (node(&broker.url()), node(&broker.url()));
     let mut clients = [subscriber(&here, 1, "open:a"), subscriber(&there, 2, "open:a")];
     clients[0].call("publish", &json!({"channel": "open:a", "data": "hi"}));
     for client in &mut clients {
@@ -60,10 +67,8 @@ fn a_channel_without_history_comes_on_all_nodes_too() {
     }
 }
 
-#[test]
-fn a_user_has_what_is_sent_to_it_on_every_node() {
-    let redis = Redis::start();
-    let nodes = [node(&redis.url()), node(&redis.url())];
+fn a_user_has_what_is_sent_to_it_on_every_node(broker: &impl Broker) {
+    let nodes = [node(&broker.url()), node(&broker.url())];
     let mut tabs: Vec<_> = nodes.iter().map(|node| node.connect(42)).collect();
     for node in &nodes {
         node.hub.send_to_user(&UserId::from(42), "to 42").wait().unwrap();
@@ -81,10 +86,8 @@ fn a_user_has_what_is_sent_to_it_on_every_node() {
     }
 }
 
-#[test]
-fn the_chat_is_one_on_all_nodes() {
-    let redis = Redis::start();
-    let (here, there) = (node(&redis.url()), node(&redis.url()));
+fn the_chat_is_one_on_all_nodes(broker: &impl Broker) {
+    let (here, there) = (node(&broker.url()), node(&broker.url()));
     let (mut one, mut other) = (here.connect(1), there.connect(2));
     one.send_text(r#"{"type":"message","body":"hi"}"#);
     for peer in [&mut one, &mut other] {
@@ -92,10 +95,8 @@ fn the_chat_is_one_on_all_nodes() {
     }
 }
 
-#[test]
-fn orders_reach_the_connections_of_every_node() {
-    let redis = Redis::start();
-    let (here, there) = (node(&redis.url()), node(&redis.url()));
+fn orders_reach_the_connections_of_every_node(broker: &impl Broker) {
+    let (here, there) = (node(&broker.url()), node(&broker.url()));
     let mut clients = [here.client(42), there.client(42)];
     let order = json!({"user": "42", "channel": "news:a", "data": {"by": "order"}});
     assert_eq!(here.result("subscribe", &order)["connections"], 1);
@@ -113,10 +114,8 @@ fn orders_reach_the_connections_of_every_node() {
     }
 }
 
-#[test]
-fn an_idempotency_key_counts_on_all_nodes() {
-    let redis = Redis::start();
-    let (here, there) = (node(&redis.url()), node(&redis.url()));
+fn an_idempotency_key_counts_on_all_nodes(broker: &impl Broker) {
+    let (here, there) = (node(&broker.url()), node(&broker.url()));
     let mut client = subscriber(&there, 1, "news:a");
     let publish = json!({"channel": "news:a", "data": 1, "idempotency_key": "k"});
     let (first, again) = (here.result("publish", &publish), there.result("publish", &publish));
@@ -126,10 +125,36 @@ fn an_idempotency_key_counts_on_all_nodes() {
     client.must_hear("news:a", &json!(2));
 }
 
-#[test]
-fn history_is_forgotten_on_all_nodes() {
-    let redis = Redis::start();
-    let (here, there) = (node(&redis.url()), node(&redis.url()));
+fn an_idempotency_key_counts_without_history_too(broker: &impl Broker) {
+    let (here, there) = (node(&broker.url()), node(&broker.url()));
+    let mut client = subscriber(&there, 1, "open:a");
+    let publish = json!({"channel": "open:a", "data": 1, "idempotency_key": "k"});
+    for node in [&here, &there, &here] {
+        node.result("publish", &publish);
+    }
+    there.publish("open:a", &json!(2));
+    client.must_hear("open:a", &json!(1));
+    client.must_hear("open:a", &json!(2));
+}
+
+fn what_is_for_a_user_and_for_all_comes_in_the_order_in_which_it_was_sent(broker: &impl Broker) {
+    let (here, there) = (node(&broker.url()), node(&broker.url()));
+    let mut tab = there.connect(42);
+    for i in 0..100 {
+        let text = i.to_string();
+        let sent = match i % 3 {
+            0 => here.hub.send_to_user(&UserId::from(42), &*text),
+            _ => here.hub.broadcast(&*text),
+        };
+        drop(sent);
+    }
+    for i in 0..100 {
+        assert_eq!(tab.read_frame().text(), i.to_string());
+    }
+}
+
+fn history_is_forgotten_on_all_nodes(broker: &impl Broker) {
+    let (here, there) = (node(&broker.url()), node(&broker.url()));
     let mut client = subscriber(&there, 1, "news:a");
     here.publish("news:a", &json!(1));
     client.must_hear("news:a", &json!(1));
@@ -145,11 +170,9 @@ fn history_is_forgotten_on_all_nodes() {
     }
 }
 
-#[test]
-fn prefixes_keep_clusters_apart() {
-    let redis = Redis::start();
-    let ours = node_with(&redis.url(), |config| config.broker.prefix = "ours".to_owned());
-    let theirs = node_with(&redis.url(), |config| config.broker.prefix = "theirs".to_owned());
+fn prefixes_keep_clusters_apart(broker: &impl Broker) {
+    let ours = node_with(&broker.url(), |config| config.broker.prefix = "ours".to_owned());
+    let theirs = node_with(&broker.url(), |config| config.broker.prefix = "theirs".to_owned());
     let mut client: Client = subscriber(&ours, 1, "news:a");
     theirs.publish("news:a", &json!("theirs"));
     ours.publish("news:a", &json!("ours"));

@@ -5,42 +5,12 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::client::{Client, data, sign};
+use crate::client::{data, sign};
 use crate::node::{node, node_with, subscriber};
 use crate::proxy::Proxy;
 use crate::redis::Redis;
+use crate::steps::{hear_up_to, publish_until_accepted, within_five_seconds};
 use crate::support::*;
-
-/// Publishes until one is accepted; returns its offset.
-fn publish_until_accepted(node: &TestServer, channel: &str, data: &Value) -> u64 {
-    let mut offset = 0;
-    wait_until("a publish is accepted", || match node.try_publish(channel, data) {
-        Ok(accepted) => {
-            offset = accepted;
-            true
-        }
-        Err(code) => {
-            assert_eq!(code, 100);
-            false
-        }
-    });
-    offset
-}
-
-/// Reads publications up to this one; each must follow the one before.
-fn hear_up_to(client: &mut Client, after: u64, last: u64) {
-    for offset in after + 1..=last {
-        let push = client.push();
-        assert_eq!(push["pub"]["offset"], offset, "{push}");
-    }
-}
-
-/// What a node says must be true within five seconds.
-fn within_five_seconds(what: impl FnOnce()) {
-    let begun = Instant::now();
-    what();
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
-}
 
 #[test]
 fn a_broker_that_is_killed_is_told_and_all_goes_on_once_it_is_back() {

@@ -16,12 +16,16 @@ mod client;
 mod daemon;
 // Where a server keeps its data.
 mod directory;
-// A broker that fails.
+// Redis that fails.
 mod failures;
+// Who is here, as a broker keeps it.
+mod ledger;
 // A client of both brokers, without a library.
 mod lines;
 // NATS, with JetStream or without.
 mod nats;
+// NATS that fails.
+mod nats_failures;
 // Servers of ours that meet over a broker.
 mod node;
 #[allow(dead_code, reason = "the other tests need the rest")]
@@ -43,6 +47,8 @@ mod redis_sentinels;
 mod redis_tls;
 // What a node says that cannot start for its broker.
 mod start;
+// What tests of failures do.
+mod steps;
 #[allow(dead_code, reason = "the other tests need the rest")]
 #[path = "../it/support.rs"]
 mod support;

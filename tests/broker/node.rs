@@ -1,4 +1,4 @@
-//! Nodes: whole servers in this process, which meet over a broker.
+//! Nodes: whole servers in this process, which meet over a broker of either kind.
 
 use std::time::Duration;
 
@@ -7,7 +7,48 @@ use fanfare::config::BrokerKind;
 use serde_json::{Value, json};
 
 use crate::client::Client;
+use crate::nats::Nats;
+use crate::redis::Redis;
 use crate::support::*;
+
+/// A server over which nodes meet.
+pub trait Broker {
+    /// Its address as settings take it.
+    fn url(&self) -> String;
+}
+
+impl Broker for Redis {
+    fn url(&self) -> String {
+        self.url()
+    }
+}
+
+impl Broker for Nats {
+    fn url(&self) -> String {
+        self.url()
+    }
+}
+
+/// Makes two tests of each function: one with Redis, and one with NATS.
+macro_rules! on_both {
+    ($($name:ident),+ $(,)?) => {
+        mod redis {
+            $(#[test]
+            fn $name() {
+                super::$name(&crate::redis::Redis::start());
+            })+
+        }
+
+        mod nats {
+            $(#[test]
+            fn $name() {
+                super::$name(&crate::nats::Nats::start());
+            })+
+        }
+    };
+}
+
+pub(crate) use on_both;
 
 /// A node that is ready, with the channels that tests have.
 pub fn node(url: &str) -> TestServer {
@@ -17,8 +58,13 @@ pub fn node(url: &str) -> TestServer {
 /// The same, with settings of the test's own.
 pub fn node_with(url: &str, set: impl FnOnce(&mut Config)) -> TestServer {
     let node = TestServer::with_channels(|config| {
-        config.broker.kind = BrokerKind::Redis;
-        config.broker.redis.url = url.to_owned();
+        if url.starts_with("nats://") {
+            config.broker.kind = BrokerKind::Nats;
+            config.broker.nats.url = url.to_owned();
+        } else {
+            config.broker.kind = BrokerKind::Redis;
+            config.broker.redis.url = url.to_owned();
+        }
         // Clients of the tests answer no pings while they are not asked for anything.
         config.heartbeat.interval = Duration::from_secs(600);
         config.broker.timeout = Duration::from_secs(2);

@@ -7,9 +7,20 @@ use fanfare::{Config, UserId};
 use serde_json::json;
 
 use crate::client::namespace;
-use crate::node::{node, node_with, subscriber};
-use crate::redis::Redis;
+use crate::ledger::Ledger;
+use crate::node::{Broker, node, node_with, on_both, subscriber};
 use crate::support::*;
+
+on_both! {
+    a_user_joins_and_leaves_once_however_many_nodes_it_is_on,
+    presence_of_a_channel_has_the_clients_of_all_nodes,
+    joins_and_leaves_of_a_channel_are_told_on_all_nodes_by_user,
+    whoever_was_on_a_node_that_is_gone_leaves_within_its_lease,
+    a_node_that_lost_its_lease_enters_its_own_anew,
+    after_the_broker_lost_all_nobody_joins_again_but_who_is_new,
+    a_node_that_ends_in_order_takes_its_users_along_at_once,
+    info_tells_of_all_nodes,
+}
 
 /// Users are told of each other, and linger briefly.
 fn announce(config: &mut Config) {
@@ -21,10 +32,8 @@ fn announce(config: &mut Config) {
     });
 }
 
-#[test]
-fn a_user_joins_and_leaves_once_however_many_nodes_it_is_on() {
-    let redis = Redis::start();
-    let nodes = [node_with(&redis.url(), announce), node_with(&redis.url(), announce)];
+fn a_user_joins_and_leaves_once_however_many_nodes_it_is_on(broker: &impl Broker) {
+    let nodes = [node_with(&broker.url(), announce), node_with(&broker.url(), announce)];
     let mut watcher = nodes[0].open(1);
     assert!(watcher.read_text().contains(r#""user_joined","user_id":1"#));
     let mut tabs = Vec::new();
@@ -50,10 +59,8 @@ fn a_user_joins_and_leaves_once_however_many_nodes_it_is_on() {
     );
 }
 
-#[test]
-fn presence_of_a_channel_has_the_clients_of_all_nodes() {
-    let redis = Redis::start();
-    let (here, there) = (node(&redis.url()), node(&redis.url()));
+fn presence_of_a_channel_has_the_clients_of_all_nodes(broker: &impl Broker) {
+    let (here, there) = (node(&broker.url()), node(&broker.url()));
     let mut one = subscriber(&here, 1, "news:a");
     let other = subscriber(&there, 2, "news:a");
     let count = |node: &TestServer| {
@@ -72,10 +79,8 @@ fn presence_of_a_channel_has_the_clients_of_all_nodes() {
     wait_until("one is seen", || count(&here) == (1, 1));
 }
 
-#[test]
-fn joins_and_leaves_of_a_channel_are_told_on_all_nodes_by_user() {
-    let redis = Redis::start();
-    let nodes = [node_with(&redis.url(), announce), node_with(&redis.url(), announce)];
+fn joins_and_leaves_of_a_channel_are_told_on_all_nodes_by_user(broker: &impl Broker) {
+    let nodes = [node_with(&broker.url(), announce), node_with(&broker.url(), announce)];
     let mut watcher = nodes[0].client(1);
     let watching = json!({"channel": "room:a", "join_leave": true});
     watcher.call("subscribe", &watching);
@@ -92,65 +97,50 @@ fn joins_and_leaves_of_a_channel_are_told_on_all_nodes_by_user() {
     assert_eq!(watcher.push()["leave"]["info"]["user"], "42");
 }
 
-#[test]
-fn whoever_was_on_a_node_that_is_gone_leaves_within_its_lease() {
-    let redis = Redis::start();
-    let here = node_with(&redis.url(), announce);
+fn whoever_was_on_a_node_that_is_gone_leaves_within_its_lease(broker: &impl Ledger) {
+    let here = node_with(&broker.url(), announce);
     let mut watcher = here.open(1);
     watcher.read_text();
-    let gone = redis.cli(&["--raw", "zadd", "fanfare:v1:{all}:cluster:nodes", "99", "ghost.0"]);
-    assert_eq!(gone, "1");
-    redis.cli(&["hset", "fanfare:v1:{all}:cluster:roll", "42", r#"{"ghost.0":"1:Ghost"}"#]);
-    redis.cli(&["sadd", "fanfare:v1:{all}:cluster:users:ghost.0", "42"]);
-    redis.cli(&["sadd", "fanfare:v1:{all}:cluster:channels:ghost.0", "news:a"]);
-    let info = r#"{"user":"42","client":"c"}"#;
-    redis.cli(&["hset", "fanfare:v1:{c:news:a}:present", "ghost.0/c", info]);
+    broker.enter_ghost();
     let text = watcher.read_text();
     assert!(text.contains(r#""user_left","user_id":42,"name":"Ghost""#), "{text}");
-    wait_until("nothing is left of it", || redis.cli(&["keys", "*ghost*"]).is_empty());
+    wait_until("nothing is left of it", || !broker.has_ghost());
     let stats = here.result("presence_stats", &json!({"channel": "news:a"}));
     assert_eq!(stats["num_clients"], 0);
 }
 
-#[test]
-fn a_node_that_lost_its_lease_enters_its_own_anew() {
-    let redis = Redis::start();
-    let node = node(&redis.url());
+fn a_node_that_lost_its_lease_enters_its_own_anew(broker: &impl Ledger) {
+    let node = node(&broker.url());
     let _client = subscriber(&node, 42, "news:a");
-    let roll = || redis.cli(&["hget", "fanfare:v1:{all}:cluster:roll", "42"]);
-    wait_until("the user is entered", || roll().contains(".0"));
-    redis.cli(&["flushall"]);
-    wait_until("the user is entered under another lease", || roll().contains(".1"));
+    wait_until("the user is entered", || broker.user(42).contains(".0"));
+    broker.forget_all();
+    wait_until("the user is entered under another lease", || broker.user(42).contains(".1"));
     let user = |node: &TestServer| node.result("user", &json!({"user": 42}))["connections"].clone();
     assert_eq!(user(&node), 1);
     let stats = || node.result("presence_stats", &json!({"channel": "news:a"}));
     wait_until("the client is entered", || stats()["num_clients"] == 1);
 }
 
-#[test]
-fn after_the_broker_lost_all_nobody_joins_again_but_who_is_new() {
-    let redis = Redis::start();
-    let node = node_with(&redis.url(), announce);
+fn after_the_broker_lost_all_nobody_joins_again_but_who_is_new(broker: &impl Ledger) {
+    let node = node_with(&broker.url(), announce);
     let mut watcher = node.open(1);
     assert!(watcher.read_text().contains(r#""user_joined","user_id":1"#));
-    redis.cli(&["flushall"]);
-    let roll = || redis.cli(&["hget", "fanfare:v1:{all}:cluster:roll", "1"]);
-    wait_until("the user is entered under another lease", || roll().contains(".1"));
+    wait_until("the user is entered", || broker.user(1).contains(".0"));
+    broker.forget_all();
+    wait_until("the user is entered under another lease", || broker.user(1).contains(".1"));
     let _tab = node.open(42);
     let text = watcher.read_text();
     assert!(text.contains(r#""user_joined","user_id":42"#), "{text}");
 }
 
-#[test]
-fn a_node_that_ends_in_order_takes_its_users_along_at_once() {
-    let redis = Redis::start();
-    let here = node_with(&redis.url(), |config| {
+fn a_node_that_ends_in_order_takes_its_users_along_at_once(broker: &impl Broker) {
+    let here = node_with(&broker.url(), |config| {
         announce(config);
         config.broker.lease = Duration::from_secs(60);
     });
     let mut watcher = here.open(1);
     watcher.read_text();
-    let mut there = node_with(&redis.url(), |config| {
+    let mut there = node_with(&broker.url(), |config| {
         announce(config);
         config.broker.lease = Duration::from_secs(60);
         config.chat.linger = Duration::from_secs(60);
@@ -163,10 +153,8 @@ fn a_node_that_ends_in_order_takes_its_users_along_at_once() {
     assert_eq!(here.hub.user_connections(&UserId::from(42)), 0);
 }
 
-#[test]
-fn info_tells_of_all_nodes() {
-    let redis = Redis::start();
-    let nodes = [node(&redis.url()), node(&redis.url())];
+fn info_tells_of_all_nodes(broker: &impl Broker) {
+    let nodes = [node(&broker.url()), node(&broker.url())];
     for node in &nodes {
         wait_until("both are told of", || {
             node.result("info", &json!({}))["nodes"].as_array().unwrap().len() == 2

@@ -42,8 +42,8 @@ impl RedisTls {
     }
 }
 
-/// Makes an authority and what it signs.
-fn certificates() -> Directory {
+/// Makes an authority and what it signs: `ca.pem`, `server.pem` and `server.key`.
+pub fn certificates() -> Directory {
     let directory = Directory::new();
     let authority = ["-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=authority"];
     let server = ["-keyout", "server.key", "-out", "server.pem", "-subj", "/CN=server"];
