@@ -12,10 +12,11 @@ use crate::config::{Announce, Chat, Namespace};
 use crate::error::PublishError;
 use crate::hook::Change;
 use crate::hub::Inner;
+use crate::hub::order::{Act, Whom};
 use crate::message::Message;
 use crate::protocol::chat;
 use crate::registry::Presence;
-use crate::ring::{Audience, Load};
+use crate::ring::Audience;
 use crate::user::UserId;
 
 /// Whether so many users are present that they are counted rather than announced.
@@ -180,9 +181,9 @@ impl Inner {
         }
         let UserChange { user, name, .. } = change;
         let message = chat::joined(user, name, present);
-        let room = self.ring.reserve(message.len(), None);
-        if let Some((room, targets)) = room.zip(self.registry.targets(user)) {
-            self.send(room, Load::Unicast(targets, message));
+        if let Some(room) = self.ring.reserve(message.len(), None) {
+            // What came of it nobody asks.
+            drop(self.order_here(room, user, Whom::default(), Act::Greet(message)));
         }
     }
 

@@ -17,6 +17,8 @@ pub(super) async fn run(
     session: &Session,
 ) -> Result<Infallible, Failure> {
     broker.health.trusted().await;
+    // While the broker was away all leases ended; who is alive comes back and renews its own first.
+    tokio::time::sleep(RETURN).await;
     loop {
         let leases = broker.ledger.to_clear.take(1).await;
         let mut left = Vec::new();
@@ -66,6 +68,10 @@ async fn clear(hub: &Inner, session: &Session, lease: &str) -> Result<bool, Fail
 
 /// Changes that are entered at once.
 const BATCH: usize = 256;
+
+/// Time that other nodes have to come back to a broker that was away: more than the longest pause between
+/// their tries.
+const RETURN: Duration = Duration::from_secs(4);
 
 /// Time until a lease is looked at again that another node clears away.
 const RETRY: Duration = Duration::from_secs(5);

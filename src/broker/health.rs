@@ -28,6 +28,8 @@ struct State {
     refusal: Option<String>,
     /// Why it is not trusted, and since when.
     doubt: Option<(String, Instant)>,
+    /// Whether it was trusted since the node began, and since the last session was lost.
+    trusted: (bool, bool),
     /// How long a pulse last took to come back.
     lag: Duration,
 }
@@ -44,7 +46,12 @@ impl Health {
         let doubt = Some(("it is not followed yet".to_owned(), Instant::now()));
         Self {
             ready,
-            state: Mutex::new(State { refusal: None, doubt, lag: Duration::ZERO }),
+            state: Mutex::new(State {
+                refusal: None,
+                doubt,
+                trusted: (false, false),
+                lag: Duration::ZERO,
+            }),
             heard: watch::Sender::new((0, 0)),
             pulses: AtomicU64::new(0),
             followed: watch::Sender::new(false),
@@ -68,7 +75,8 @@ impl Health {
         let state = self.state();
         let (reason, since) = state.doubt.as_ref()?;
         let grace = match self.ready {
-            BrokerReady::Grace if !strictly => GRACE,
+            // A node that never trusted it is not there yet.
+            BrokerReady::Grace if !strictly && state.trusted.0 => GRACE,
             _ => Duration::ZERO,
         };
         let age = since.elapsed();
@@ -79,7 +87,9 @@ impl Health {
     pub(super) fn lose(&self, reason: String) {
         self.followed.send_replace(false);
         self.trusted.send_replace(false);
-        self.state().refusal = None;
+        let mut state = self.state();
+        (state.refusal, state.trusted.1) = (None, false);
+        drop(state);
         self.doubt_for(reason);
     }
 
@@ -87,6 +97,9 @@ impl Health {
     pub(super) fn doubt_for(&self, reason: String) {
         let mut state = self.state();
         let since = state.doubt.as_ref().map_or_else(Instant::now, |(_, since)| *since);
+        if state.doubt.as_ref().is_none_or(|(before, _)| *before != reason) {
+            tracing::warn!(reason, "the broker is in doubt");
+        }
         state.doubt = Some((reason, since));
     }
 
@@ -133,9 +146,15 @@ impl Health {
         state.lag = lag;
         let is_trusted = state.refusal.is_none() && *self.followed.borrow();
         if is_trusted {
+            state.trusted = (true, true);
             self.trusted.send_replace(true);
         }
         is_trusted && state.doubt.take().is_some()
+    }
+
+    /// Whether it was trusted since the last session was lost.
+    pub(super) fn has_been_trusted_since(&self) -> bool {
+        self.state().trusted.1
     }
 
     /// Resolves once there is no doubt.

@@ -203,6 +203,10 @@ impl Ledger {
             lease.losses += 1;
             lease.name = lease_name(&self.uid, lease.losses);
             lease.is_quiet = epoch != lease.epoch;
+            tracing::warn!(
+                has_lost_all = lease.is_quiet,
+                "the broker let go of what this node had entered; entering it anew"
+            );
         } else if !lease.is_held {
             self.held.notify_one();
         }

@@ -21,11 +21,12 @@ pub(super) async fn run(
 ) {
     let Some(broker) = &hub.broker else { return };
     let (mut connected, mut entered) = (Some(connected), Entered::new());
+    let mut pause = PAUSE_MIN;
     loop {
         let Connected { session, feed } = match connected.take() {
             Some(connected) => connected,
             None => tokio::select! {
-                connected = reconnect(broker, door) => connected,
+                connected = reconnect(broker, door, &mut pause) => connected,
                 () = requests.expire(hub) => return,
             },
         };
@@ -33,6 +34,9 @@ pub(super) async fn run(
         broker.session.store(Some(session.clone()));
         let failure = serve(hub, broker, &session, feed, (&mut requests, &mut entered)).await;
         broker.session.store(None);
+        if broker.health.has_been_trusted_since() {
+            pause = PAUSE_MIN;
+        }
         lose(hub, broker, &failure);
     }
 }
@@ -120,7 +124,6 @@ async fn receive(
 
 /// What comes with the end of a connection: nothing is known of what was published since.
 fn lose(hub: &Inner, broker: &Broker, failure: &Failure) {
-    tracing::warn!(%failure, "the broker is lost; connecting anew");
     BrokerStats::add(&broker.stats.lost, 1);
     broker.health.lose(failure.to_string());
     for names in hub.channels.names() {
@@ -134,20 +137,17 @@ fn lose(hub: &Inner, broker: &Broker, failure: &Failure) {
     }
 }
 
-/// Tries until it is connected, less and less often, and not in step with other nodes.
-async fn reconnect(broker: &Broker, door: &Door) -> Connected {
-    let mut pause = PAUSE_MIN;
+/// Tries until it is connected, less and less often, and not in step with other nodes. A broker that takes
+/// connections and is of no use is tried no more often than one that is not there.
+async fn reconnect(broker: &Broker, door: &Door, pause: &mut Duration) -> Connected {
     loop {
         let jitter = fraction();
         tokio::time::sleep(pause.mul_f64(0.5 + jitter)).await;
+        *pause = (*pause * 2).min(PAUSE_MAX);
         match door.connect().await {
             Ok(connected) => return connected,
-            Err(error) => {
-                tracing::debug!(%error, "the broker is not there");
-                broker.health.lose(error.to_string());
-            }
+            Err(error) => broker.health.lose(error.to_string()),
         }
-        pause = (pause * 2).min(PAUSE_MAX);
     }
 }
 

@@ -94,7 +94,7 @@ impl Broker {
                 Act::Unsubscribe(channel) => {
                     let _ = hub.followed(channel, None, Instant::now()).await;
                 }
-                Act::Close(_) | Act::Refresh(_) => {}
+                Act::Close(_) | Act::Greet(_) | Act::Refresh(_) => {}
             }
             let room = hub.ring.room().wait(act.size()).await;
             let outcome = hub.order_here(room, &user, whom, act).await;

@@ -100,7 +100,7 @@ impl Default for Broker {
             kind: BrokerKind::Local,
             prefix: "fanfare".to_owned(),
             ready: BrokerReady::Grace,
-            timeout: Duration::from_secs(5),
+            timeout: Duration::from_secs(4),
             lease: Duration::from_secs(15),
             redis: Redis::default(),
             nats: Nats::default(),
@@ -134,11 +134,30 @@ pub(super) fn is_prefix(text: &str) -> bool {
     (1..=64).contains(&text.len()) && text.chars().all(is_allowed)
 }
 
-/// Whether it may be the addresses of servers of Redis.
+/// Text without the passwords of the URLs in it, for where it is shown.
+pub(super) fn without_passwords(text: &str) -> String {
+    let hide = |url: &str| {
+        let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+        match rest.rsplit_once('@') {
+            Some((login, rest)) if login.contains(':') => {
+                let user = login.split(':').next().unwrap_or_default();
+                format!("{scheme}://{user}:***@{rest}")
+            }
+            _ => url.to_owned(),
+        }
+    };
+    text.split(',').map(hide).collect::<Vec<_>>().join(",")
+}
+
+fn has_password(rest: &str) -> bool {
+    rest.rsplit_once('@').is_some_and(|(login, _)| login.contains(':'))
+}
+
+/// Whether it may be the addresses of servers of Redis, without passwords, which would be shown.
 pub(super) fn is_redis_url(text: &str) -> bool {
     text.split(',').map(str::trim).all(|url| {
         let rest = url.strip_prefix("redis://").or_else(|| url.strip_prefix("rediss://"));
-        rest.is_some_and(|rest| !rest.is_empty())
+        rest.is_some_and(|rest| !rest.is_empty() && !has_password(rest))
     })
 }
 
@@ -148,4 +167,21 @@ pub(super) fn is_nats_url(text: &str) -> bool {
         let rest = url.trim().strip_prefix("nats://").or_else(|| url.trim().strip_prefix("tls://"));
         rest.is_some_and(|rest| !rest.is_empty() && !rest.contains('@'))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_stands_in_no_url_and_is_not_shown() {
+        for url in ["redis://h", "rediss://u@h:6380/1", "redis://a,redis://b"] {
+            assert!(is_redis_url(url), "{url}");
+            assert_eq!(without_passwords(url), url);
+        }
+        for url in ["redis://:secret@h", "redis://u:sec:ret@h", "redis://a,redis://:secret@b"] {
+            assert!(!is_redis_url(url) && !without_passwords(url).contains("ret"), "{url}");
+        }
+        assert_eq!(without_passwords("redi://u:secret@h:1"), "redi://u:***@h:1");
+    }
 }

@@ -5,7 +5,9 @@ use std::fmt;
 use super::key::is_namespace_name;
 use super::setting::NAMESPACE;
 use super::value::format_size;
-use super::{Anonymous, BrokerKind, Config, Namespace, Recovery, Setting, Switch};
+use super::{
+    Anonymous, BrokerKind, Config, Namespace, Nats, Recovery, Redis, Setting, Switch, broker,
+};
 use crate::protocol::chat::ENVELOPE_BYTES_MAX;
 use crate::ring::ENTRY_BYTES;
 
@@ -46,7 +48,13 @@ impl Config {
         });
         let mute = (!self.hook.calls.is_empty() && !self.hook.is_set())
             .then(|| "hook.calls asks and tells nobody while hook.url is not set".to_owned());
-        weak.into_iter().chain(vain).chain(mute).collect()
+        let alone = self.broker.kind == BrokerKind::Local
+            && (self.broker.redis.url != Redis::default().url
+                || self.broker.nats.url != Nats::default().url);
+        let alone = alone.then(|| {
+            "the broker has a url, but this node is alone while broker.kind is local".to_owned()
+        });
+        weak.into_iter().chain(vain).chain(mute).chain(alone).collect()
     }
 
     /// Sizes that cannot hold what they must.
@@ -151,7 +159,11 @@ impl std::error::Error for ConfigError {}
 
 fn describe(setting: &Setting, config: &Config) -> String {
     let key = setting.key;
-    let value = if key.is_secret() { "a value".to_owned() } else { setting.get(config) };
+    let value = if key.is_secret() {
+        "a value".to_owned()
+    } else {
+        broker::without_passwords(&setting.get(config))
+    };
     format!("{}: {value} is not allowed; use {}", setting.name(), key.allowed())
 }
 

@@ -242,7 +242,7 @@ pub(super) const PREFIX: Form =
     Form { allowed: "1 to 64 letters, digits, `-`, `_` and `.`", is_allowed: broker::is_prefix };
 
 pub(super) const REDIS_URL: Form = Form {
-    allowed: "URLs such as redis://127.0.0.1:6379 or rediss://user@example.com:6380/0",
+    allowed: "URLs such as redis://127.0.0.1:6379 or rediss://user@example.com:6380/0, without a password",
     is_allowed: broker::is_redis_url,
 };
 

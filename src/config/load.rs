@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::setting::{NAMESPACE, Setting, VARIABLE_PREFIX};
-use super::{Config, ConfigError};
+use super::{Config, ConfigError, broker};
 
 /// A checked configuration, and where each key that was set came from.
 #[derive(Debug)]
@@ -196,7 +196,11 @@ impl Layers {
             return;
         }
         let key = setting.key;
-        let value = if key.is_secret() { "a value".to_owned() } else { format!("{text:?}") };
+        let value = if key.is_secret() {
+            "a value".to_owned()
+        } else {
+            format!("{:?}", broker::without_passwords(text))
+        };
         let (allowed, example) = (key.allowed(), key.example());
         self.faults
             .push(format!("{name} in {origin}: {value} is not allowed; use {allowed}{example}"));

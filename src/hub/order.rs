@@ -46,6 +46,9 @@ pub(crate) struct Whom {
 pub(crate) enum Act {
     #[serde(with = "close_reason")]
     Close(CloseReason),
+    /// Those who chat are sent a message, by this node alone.
+    #[serde(skip)]
+    Greet(Message),
     /// They expire at another time, or never.
     Refresh(Option<SystemTime>),
     Subscribe(Box<Subscribe>),
@@ -154,6 +157,10 @@ impl Shard {
     fn act(&self, connection: &Rc<Connection>, act: &Act) -> Result<bool, SubscribeError> {
         match act {
             Act::Close(reason) => self.close(connection, reason),
+            Act::Greet(message) if connection.encoding == Encoding::Raw => {
+                self.reply(connection, message);
+            }
+            Act::Greet(_) => return Ok(false),
             Act::Refresh(expires) => self.refresh(connection, *expires),
             Act::Subscribe(subscribe) => return self.subscribe_by_order(connection, subscribe),
             Act::Unsubscribe(channel) => {
@@ -216,6 +223,7 @@ impl Act {
     pub(crate) fn size(&self) -> usize {
         match self {
             Self::Close(_) | Self::Refresh(_) => 0,
+            Self::Greet(message) => message.len(),
             Self::Unsubscribe(channel) => channel.len(),
             Self::Subscribe(subscribe) => {
                 let Subscribe { channel, options, .. } = &**subscribe;

@@ -304,3 +304,24 @@ fn more_than_a_node_can_hold_is_read_again() {
 fn now() -> u128 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis()
 }
+
+#[test]
+fn who_is_here_does_not_leave_for_a_broker_that_was_away_longer_than_leases_last() {
+    let mut redis = Redis::persistent();
+    let announce = |config: &mut fanfare::Config| {
+        config.chat.announce = fanfare::config::Announce::User;
+    };
+    let (here, there) = (node_with(&redis.url(), announce), node_with(&redis.url(), announce));
+    let mut watcher = here.open(1);
+    watcher.read_text();
+    let _other = there.open(42);
+    assert!(watcher.read_text().contains(r#""user_joined","user_id":42"#));
+    redis.kill();
+    std::thread::sleep(Duration::from_secs(6));
+    redis.restart();
+    here.until_trusted();
+    there.until_trusted();
+    std::thread::sleep(Duration::from_secs(6));
+    here.hub.broadcast("still here").wait().unwrap();
+    assert_eq!(watcher.read_text(), "still here");
+}

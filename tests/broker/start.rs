@@ -91,6 +91,8 @@ fn a_mode_that_the_server_is_not_in_is_told() {
 
 #[test]
 fn what_is_no_url_or_no_prefix_is_told() {
+    let text = fault(|config| config.broker.redis.url = "redis://:a-password@h".to_owned());
+    assert!(text.contains("without a password") && !text.contains("a-password"), "{text}");
     let text = fault(|config| config.broker.redis.url = "localhost:6379".to_owned());
     assert!(text.starts_with("broker.redis.url: localhost:6379 is not allowed"), "{text}");
     let text = fault(|config| config.broker.prefix = "a:{b}".to_owned());

@@ -27,7 +27,8 @@ impl Session {
         is_held: bool,
         ttl: Duration,
     ) -> Result<Result<Beat, Refusal>, Failure> {
-        let keys = ["nodes", "infos", "epoch", "roll"].map(|what| self.names.common(what));
+        let claim = format!("claim:{node}");
+        let keys = ["nodes", "infos", "epoch", "roll", &claim].map(|what| self.names.common(what));
         let call = self.scripts.call(Script::Beat, &keys).arg(node).arg(info);
         let call = call.arg(usize::from(is_held)).arg(ttl.as_millis() as u64).arg(new_epoch());
         Ok(self.one(call).await?.and_then(|answer| beat(answer).ok_or_else(strange)))
@@ -60,7 +61,21 @@ impl Session {
         let key = self.names.common(&format!("claim:{node}"));
         let claim = Routed::new(&key, "SET").arg(&key).arg("").arg("NX");
         let claim = claim.arg("PX").arg(CLAIM.as_millis() as u64);
-        Ok(matches!(self.one(claim).await?, Ok(Value::Okay)))
+        let nodes = self.names.common("nodes");
+        let ends = Routed::new(&nodes, "ZSCORE").arg(&nodes).arg(node);
+        let now = Routed::new(&nodes, "TIME");
+        let mut answers = self.shards.all(vec![claim, ends, now]).await?.into_iter();
+        if !matches!(answers.next(), Some(Ok(Value::Okay))) {
+            return Ok(false);
+        }
+        // Renewed before it was claimed, it is alive; from now on it cannot be.
+        let ends = answers.next().and_then(Result::ok).and_then(score);
+        let now = answers.next().and_then(Result::ok).and_then(time);
+        let is_alive = ends.zip(now).is_some_and(|(ends, now)| ends > now);
+        if is_alive {
+            self.one(Routed::new(&key, "DEL").arg(&key)).await?.ok();
+        }
+        Ok(!is_alive)
     }
 
     /// Enters users.
@@ -266,6 +281,21 @@ fn beat(answer: Value) -> Option<Beat> {
         ended: ended.into_iter().filter_map(text).collect(),
         present: usize::try_from(present).ok()?,
     })
+}
+
+/// A score, in milliseconds.
+fn score(value: Value) -> Option<f64> {
+    match value {
+        Value::Double(score) => Some(score),
+        value => String::from_utf8(bulk(value)?).ok()?.parse().ok(),
+    }
+}
+
+/// The server's time, in milliseconds.
+fn time(value: Value) -> Option<f64> {
+    let [seconds, micros] = array(value)?;
+    let number = |value| String::from_utf8(bulk(value)?).ok()?.parse::<f64>().ok();
+    Some(number(seconds)? * 1000.0 + number(micros)? / 1000.0)
 }
 
 fn turn(answer: Value) -> Result<Turn, Refusal> {

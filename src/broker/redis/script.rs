@@ -206,7 +206,8 @@ time = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
 return { offset .. ':' .. epoch, time, redis.call('XRANGE', KEYS[2], from, '+', 'COUNT', ARGV[6]) }
 ";
 
-/// Keys: leases, what nodes say of themselves, the epoch of it all, users. Arguments: a
+/// Keys: leases, what nodes say of themselves, the epoch of it all, users, whether the lease is being cleared
+/// away. Arguments: a
 /// lease, what its node says, whether it must be held, its ttl, an epoch if there is none.
 const BEAT: &str = r"
 local time = redis.call('TIME')
@@ -214,7 +215,8 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 redis.call('SET', KEYS[3], ARGV[5], 'NX')
 local ends = redis.call('ZSCORE', KEYS[1], ARGV[1])
 local renewed = 1
-if ARGV[3] == '1' and not (ends and tonumber(ends) > now) then
+-- One that has ended but that nobody clears away yet is as good as before: all end while the server is away.
+if ARGV[3] == '1' and (not ends or redis.call('EXISTS', KEYS[5]) == 1) then
   renewed = 0
 else
   redis.call('ZADD', KEYS[1], now + ARGV[4], ARGV[1])
