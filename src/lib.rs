@@ -31,6 +31,7 @@
 //!   `reader`, `heartbeat`, and the hot path `pump`, `outbox`, `writer`.
 //! - Channels, private: `channel`, what a node has of them; `subscription`, what a connection and a
 //!   shard have; `client` and `stream`, who speaks the Centrifuge protocol and Server-Sent Events.
+//! - Several nodes, private: `broker`, how they meet. [`Receipt`]: what becomes of a publish then.
 //!
 //! # Example
 //!
@@ -43,8 +44,8 @@
 //! config.auth.hmac_secret = Some(Secret::new("a secret of at least thirty-two bytes"));
 //! let hub = Hub::start(config)?;
 //!
-//! // Anywhere in the program, on any thread; `.await` it in a task:
-//! let reached = hub.send_to_user(&UserId::from(42), r#"{"type":"notification"}"#).wait()?;
+//! // Anywhere in the program, on any thread; outside of a task `wait()` for it:
+//! let reached = hub.send_to_user(&UserId::from(42), r#"{"type":"notification"}"#).await?;
 //! assert_eq!(reached, 0);
 //!
 //! let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
