@@ -305,7 +305,7 @@ impl Scrape {
             ("interrupted", get(&stats.interrupted)),
             ("possible", get(&stats.possible_gaps)),
         ];
-        out.family("broker_doubts", help, "outcome", gaps)
+        out.family("broker_gaps", help, "outcome", gaps)
     }
 
     fn hooks(&self, out: &mut Exposition<'_>) -> fmt::Result {

@@ -6,7 +6,7 @@ use std::sync::{Arc, mpsc};
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;
 
-use super::engine::{ConnectError, Door};
+use super::engine::{ConnectError, Connector};
 use super::node;
 use super::{Broker, Requests};
 use crate::config::{BrokerKind, Config};
@@ -35,13 +35,13 @@ impl Courier {
         if config.broker.kind == BrokerKind::Local {
             return Ok(None);
         }
-        let door = Door::new(config, uid)?;
+        let connector = Connector::new(config, uid)?;
         let (broker, requests) = Broker::new(config, uid);
         let (connected, outcome) = mpsc::sync_channel(1);
         let (hub, given) = oneshot::channel();
         std::thread::Builder::new().name("broker".to_owned()).spawn(move || {
             match Builder::new_current_thread().enable_all().build() {
-                Ok(runtime) => runtime.block_on(carry(&door, requests, &connected, given)),
+                Ok(runtime) => runtime.block_on(carry(&connector, requests, &connected, given)),
                 Err(error) => drop(connected.send(Err(error.into()))),
             }
         })?;
@@ -70,12 +70,12 @@ impl Drop for Vital {
 }
 
 async fn carry(
-    door: &Door,
+    connector: &Connector,
     requests: Requests,
     outcome: &mpsc::SyncSender<Result<(), CourierError>>,
     given: oneshot::Receiver<Arc<Inner>>,
 ) {
-    let connected = match door.connect().await {
+    let connected = match connector.connect().await {
         Ok(connected) => connected,
         Err(error) => return drop(outcome.send(Err(error.into()))),
     };
@@ -83,7 +83,7 @@ async fn carry(
     let Ok(hub) = given.await else { return };
     let _vital = Vital;
     tokio::select! {
-        () = node::run(&hub, door, requests, connected) => {}
+        () = node::run(&hub, connector, requests, connected) => {}
         () = hub.stopped() => {}
     }
 }

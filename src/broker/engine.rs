@@ -19,9 +19,9 @@ use crate::user::UserId;
 
 /// How to come to a broker.
 #[derive(Debug)]
-pub(super) enum Door {
-    Redis(redis::Door),
-    Nats(nats::Door),
+pub(super) enum Connector {
+    Redis(redis::Connector),
+    Nats(nats::Connector),
 }
 
 /// Why a node does not come in.
@@ -88,22 +88,22 @@ pub(super) struct Failure(String);
 #[derive(Debug)]
 pub(super) struct Refusal(String);
 
-impl Door {
+impl Connector {
     pub(super) fn new(config: &Config, uid: &str) -> Result<Self, ConnectError> {
         Ok(match config.broker.kind {
-            BrokerKind::Nats => Self::Nats(nats::Door::new(config, uid)?),
-            _ => Self::Redis(redis::Door::new(config, uid)?),
+            BrokerKind::Nats => Self::Nats(nats::Connector::new(config, uid)?),
+            _ => Self::Redis(redis::Connector::new(config, uid)?),
         })
     }
 
     pub(super) async fn connect(&self) -> Result<Connected, ConnectError> {
         Ok(match self {
-            Self::Redis(door) => {
-                let (session, feed) = door.connect().await?;
+            Self::Redis(connector) => {
+                let (session, feed) = connector.connect().await?;
                 Connected { session: Session::Redis(Box::new(session)), feed }
             }
-            Self::Nats(door) => {
-                let (session, feed) = door.connect().await?;
+            Self::Nats(connector) => {
+                let (session, feed) = connector.connect().await?;
                 Connected { session: Session::Nats(Box::new(session)), feed }
             }
         })

@@ -92,12 +92,12 @@ impl Following<'_> {
 
     /// Looks at users again: which have connections.
     async fn users(&mut self, users: Vec<UserId>) -> Result<(), Failure> {
-        let arrivals = &self.broker.arrivals;
+        let holds = &self.broker.holds;
         let is_here =
-            |user: &UserId| self.hub.registry.targets(user).is_some() || arrivals.is_expected(user);
+            |user: &UserId| self.hub.registry.targets(user).is_some() || holds.is_held(user);
         let (wanted, unwanted): (Vec<_>, Vec<_>) = users.into_iter().partition(is_here);
         self.subscribe(wanted.iter().cloned().map(Topic::User).collect()).await?;
-        wanted.iter().for_each(|user| arrivals.follow(user));
+        wanted.iter().for_each(|user| holds.wake(user));
         self.unsubscribe(unwanted.into_iter().map(Topic::User).collect()).await
     }
 

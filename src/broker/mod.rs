@@ -15,7 +15,6 @@
 //! waits for room in the ring, for which no shard ever waits.
 
 pub(crate) mod agenda;
-mod arrivals;
 mod catch_up;
 mod check;
 mod clear;
@@ -26,6 +25,7 @@ pub(crate) mod envelope;
 mod feed;
 mod follow;
 mod health;
+mod holds;
 mod ledger;
 mod nats;
 mod node;
@@ -42,12 +42,12 @@ use std::time::Duration;
 
 use agenda::Agenda;
 use arc_swap::ArcSwapOption;
-use arrivals::Arrivals;
-pub(crate) use arrivals::Expected;
 use bytes::Bytes;
 pub(crate) use courier::{Courier, CourierError};
 use engine::Session;
 pub(crate) use health::Health;
+use holds::Holds;
+pub(crate) use holds::UserHold;
 use ledger::Ledger;
 pub(crate) use ledger::UserChange;
 use order::Orders;
@@ -76,7 +76,7 @@ pub(crate) struct Broker {
     pub(crate) channels: Arc<Agenda<Arc<str>>>,
     /// Users whose first connection came, or whose last went.
     pub(crate) users: Agenda<UserId>,
-    arrivals: Arrivals,
+    holds: Holds,
     pub(crate) health: Health,
     pub(crate) ledger: Ledger,
     pub(crate) stats: BrokerStats,
@@ -95,7 +95,7 @@ impl Broker {
             queue,
             channels: Arc::default(),
             users: Agenda::default(),
-            arrivals: Arrivals::default(),
+            holds: Holds::default(),
             health: Health::new(config.broker.ready),
             ledger: Ledger::new(uid),
             stats: BrokerStats::default(),

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::engine::{Connected, Door, Failure, Session};
+use super::engine::{Connected, Connector, Failure, Session};
 use super::feed::{Feed, Heard};
 use super::queue::Requests;
 use super::register::{self, Entered};
@@ -15,7 +15,7 @@ use crate::hub::Inner;
 /// Serves a hub for ever.
 pub(super) async fn run(
     hub: &Arc<Inner>,
-    door: &Door,
+    connector: &Connector,
     mut requests: Requests,
     connected: Connected,
 ) {
@@ -26,7 +26,7 @@ pub(super) async fn run(
         let Connected { session, feed } = match connected.take() {
             Some(connected) => connected,
             None => tokio::select! {
-                connected = reconnect(broker, door, &mut pause) => connected,
+                connected = reconnect(broker, connector, &mut pause) => connected,
                 () = requests.expire(hub) => return,
             },
         };
@@ -139,12 +139,12 @@ fn lose(hub: &Inner, broker: &Broker, failure: &Failure) {
 
 /// Tries until it is connected, less and less often, and not in step with other nodes. A broker that takes
 /// connections and is of no use is tried no more often than one that is not there.
-async fn reconnect(broker: &Broker, door: &Door, pause: &mut Duration) -> Connected {
+async fn reconnect(broker: &Broker, connector: &Connector, pause: &mut Duration) -> Connected {
     loop {
         let jitter = fraction();
         tokio::time::sleep(pause.mul_f64(0.5 + jitter)).await;
         *pause = (*pause * 2).min(PAUSE_MAX);
-        match door.connect().await {
+        match connector.connect().await {
             Ok(connected) => return connected,
             Err(error) => broker.health.lose(error.to_string()),
         }

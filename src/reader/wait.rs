@@ -148,7 +148,7 @@ impl Dialog {
                 self.conclude(what, published)
             }
             Lack::User(user) => {
-                let _expected = hub.expect(&user).await;
+                let _expected = hub.hold_user(&user).await;
                 self.give(what, |given| given.is_expected = true)
             }
             Lack::Outbox | Lack::Ring => self.retry(what, false),

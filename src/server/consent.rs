@@ -15,7 +15,7 @@ pub(super) async fn chat(hub: &Arc<Inner>, mut identity: Identity) -> Upgrade {
     match hub.consent(&question).await {
         Ok(Consent { expires, .. }) => {
             identity.expires = identity.expires.into_iter().chain(expires).min();
-            let expected = hub.expect(&identity.user).await;
+            let expected = hub.hold_user(&identity.user).await;
             Upgrade::Chat(identity, expected)
         }
         Err(refusal) => {

@@ -16,7 +16,7 @@ use sha1::{Digest, Sha1};
 use super::consent;
 use super::respond::{Body, Fault};
 use crate::auth::TokenError;
-use crate::broker::Expected;
+use crate::broker::UserHold;
 use crate::close::CloseReason;
 use crate::shard::Shard;
 use crate::stream::Stream;
@@ -26,7 +26,7 @@ use crate::user::Identity;
 #[derive(Debug)]
 pub(super) enum Upgrade {
     /// A connection to the chat endpoint, and what has its user expected.
-    Chat(Identity, Option<Expected>),
+    Chat(Identity, Option<UserHold>),
     /// A peer of the Centrifuge protocol, and whether it wants frames of RFC 6455 for pings.
     Client(bool),
     /// A WebSocket that is told why it may not stay: browsers show a close code to the page, and

@@ -30,7 +30,7 @@ fn a_broker_that_is_killed_is_told_and_all_goes_on_once_it_is_back() {
     }
     nodes.iter().for_each(TestServer::until_trusted);
     assert_eq!(nodes[0].metric("fanfare_broker_up "), 1.0);
-    assert!(nodes[0].metric(r#"fanfare_broker_doubts_total{outcome="repaired"}"#) >= 1.0);
+    assert!(nodes[0].metric(r#"fanfare_broker_gaps_total{outcome="repaired"}"#) >= 1.0);
 }
 
 #[test]

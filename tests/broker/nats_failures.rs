@@ -48,7 +48,7 @@ fn a_server_that_is_killed_is_told_and_all_goes_on_once_it_is_back() {
         hear_up_to(client, 0, last);
     }
     nodes.iter().for_each(TestServer::until_trusted);
-    assert!(nodes[0].metric(r#"fanfare_broker_doubts_total{outcome="repaired"}"#) >= 1.0);
+    assert!(nodes[0].metric(r#"fanfare_broker_gaps_total{outcome="repaired"}"#) >= 1.0);
 }
 
 #[test]

@@ -23,7 +23,7 @@ use crate::config::Config;
 
 /// Where the servers are, and how to come in.
 #[derive(Debug)]
-pub(crate) struct Door {
+pub(crate) struct Connector {
     servers: Vec<ServerAddr>,
     guest: Guest,
     trust: Arc<ClientConfig>,
@@ -50,7 +50,7 @@ pub(crate) enum ConnectError {
     Stream { address: String, stream: String, error: String },
 }
 
-impl Door {
+impl Connector {
     pub(in crate::broker) fn new(config: &Config, uid: &str) -> Result<Self, ConnectError> {
         let nats = &config.broker.nats;
         let servers = nats.url.split(',').map(|url| {

@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use async_nats::{Client, RequestErrorKind};
-pub(super) use connect::{ConnectError, Door};
+pub(super) use connect::{ConnectError, Connector};
 use futures_util::future::try_join_all;
 use hear::Hearing;
 use history::Places;

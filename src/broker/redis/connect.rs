@@ -13,14 +13,14 @@ use ::redis::{
 
 use super::error::{ConnectError, told};
 use super::script::Scripts;
-use super::shards::{Leaving, SLOTS, Shard, Shards};
+use super::servers::{Leaving, SLOTS, Server, Servers};
 use super::{Names, Session, Topic};
 use crate::broker::feed::{Feed, Inlet};
 use crate::config::{Config, Redis, RedisMode, Secret};
 
 /// Where the servers are, and how to come in.
 #[derive(Debug)]
-pub(crate) struct Door {
+pub(crate) struct Connector {
     settings: Redis,
     /// The servers that are named, or the Sentinels.
     named: Vec<ConnectionInfo>,
@@ -29,7 +29,7 @@ pub(crate) struct Door {
     max_feed: usize,
 }
 
-impl Door {
+impl Connector {
     pub(in crate::broker) fn new(config: &Config, uid: &str) -> Result<Self, ConnectError> {
         let settings = config.broker.redis.clone();
         let named = settings.url.split(',').map(|url| named(url.trim(), &settings));
@@ -51,27 +51,27 @@ impl Door {
     pub(in crate::broker) async fn connect(&self) -> Result<(Session, Feed), ConnectError> {
         let (inlet, feed) = Feed::new(self.max_feed);
         let (inlet, leaving) = (Arc::new(inlet), Leaving::default());
-        let (servers, slots) = match self.settings.mode {
+        let (infos, slots) = match self.settings.mode {
             RedisMode::Single => (vec![self.first().await?], Vec::new()),
             RedisMode::Sentinel => (vec![self.primary().await?], Vec::new()),
             RedisMode::Cluster => self.cluster().await?,
         };
-        let (mut shards, mut scripts) = (Vec::new(), None);
-        for info in servers {
+        let (mut servers, mut scripts) = (Vec::new(), None);
+        for info in infos {
             let address = info.addr().to_string();
             let refused = |error: RedisError| ConnectError::refused(&address, &error);
             let mut commands = self.open(&info, None).await?;
             self.check_version(&address, &mut commands).await?;
             let hearing = self.open(&info, Some((&inlet, &leaving))).await?;
             scripts = Some(Scripts::load(&mut commands).await.map_err(refused)?);
-            shards.push(Shard { commands, hearing });
+            servers.push(Server { commands, hearing });
         }
         let scripts = scripts.ok_or_else(|| ConnectError::Slots(self.settings.url.clone()))?;
-        let shards = Shards::new(shards, slots, inlet, leaving);
+        let servers = Servers::new(servers, slots, inlet, leaving);
         let names = self.names.clone();
-        let tags = shards.tags(|tag| names.topic(&Topic::Pulse(tag)));
+        let tags = servers.tags(|tag| names.topic(&Topic::Pulse(tag)));
         let pulses = tags.into_iter().map(Topic::Pulse).collect();
-        Ok((Session { shards, names, scripts, pulses }, feed))
+        Ok((Session { servers, names, scripts, pulses }, feed))
     }
 
     /// The first of the named servers that answers.

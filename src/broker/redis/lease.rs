@@ -8,7 +8,7 @@ use std::time::Duration;
 use ::redis::Value;
 
 use super::script::{Script, array, bulk, new_epoch, strange};
-use super::shards::Routed;
+use super::servers::Routed;
 use super::{Session, envelope};
 use crate::broker::engine::{Failure, Refusal};
 use crate::broker::envelope::Change;
@@ -53,7 +53,7 @@ impl Session {
             Routed::new(&infos, "HDEL").arg(&infos).arg(node),
             Routed::new(&entered[0], "DEL").arg(&entered),
         ];
-        self.shards.all(commands).await.map(drop)
+        self.servers.all(commands).await.map(drop)
     }
 
     /// Whether it is this node that clears away what a dead one has left.
@@ -64,7 +64,7 @@ impl Session {
         let nodes = self.names.common("nodes");
         let ends = Routed::new(&nodes, "ZSCORE").arg(&nodes).arg(node);
         let now = Routed::new(&nodes, "TIME");
-        let mut answers = self.shards.all(vec![claim, ends, now]).await?.into_iter();
+        let mut answers = self.servers.all(vec![claim, ends, now]).await?.into_iter();
         if !matches!(answers.next(), Some(Ok(Value::Okay))) {
             return Ok(false);
         }
@@ -84,7 +84,7 @@ impl Session {
         changes: &[UserChange],
     ) -> Result<Vec<Result<Turn, Refusal>>, Failure> {
         let calls = changes.iter().map(|change| self.enter_user(change)).collect();
-        Ok(self.shards.all(calls).await?.into_iter().map(|answer| turn(answer?)).collect())
+        Ok(self.servers.all(calls).await?.into_iter().map(|answer| turn(answer?)).collect())
     }
 
     /// Enters connections on channels, and tells the channel where its namespace has that.
@@ -97,7 +97,7 @@ impl Session {
             let note = Routed::new(&key, "SADD").arg(&key).arg(&*change.client.0);
             [note, self.enter_client(change)]
         });
-        let answers = self.shards.all(calls.collect()).await?;
+        let answers = self.servers.all(calls.collect()).await?;
         let mut done = Vec::with_capacity(changes.len());
         let mut answers = answers.into_iter();
         while let (Some(noted), Some(entered)) = (answers.next(), answers.next()) {
@@ -174,7 +174,7 @@ impl Session {
             let key = self.names.key(channel, what);
             Routed::new(&key, "HLEN").arg(&key)
         });
-        let answers = self.shards.all(lengths.into()).await.map_err(|it| it.to_string())?;
+        let answers = self.servers.all(lengths.into()).await.map_err(|it| it.to_string())?;
         let mut counts = answers.into_iter().map(|answer| match answer {
             Ok(Value::Int(count)) => Ok(usize::try_from(count).unwrap_or(0)),
             Ok(_) => Err(strange().to_string()),
@@ -223,7 +223,7 @@ impl Session {
         let call = call.arg(seen).arg(&info.user).arg(*connections).arg(mode);
         let call = call.arg(self.names.topic(topic));
         let call = call.arg(envelope::placeless(&envelope::change_body(change, info)));
-        call.arg(PRESENCE_TTL.as_millis() as u64).arg(self.shards.publish_word())
+        call.arg(PRESENCE_TTL.as_millis() as u64).arg(self.servers.publish_word())
     }
 
     async fn members(&self, key: &str) -> Result<Vec<String>, Failure> {

@@ -4,15 +4,15 @@ mod connect;
 mod error;
 mod lease;
 mod script;
-mod shards;
+mod servers;
 
 use std::fmt;
 
 use ::redis::Value;
-pub(super) use connect::Door;
+pub(super) use connect::Connector;
 pub(super) use error::ConnectError;
 use script::Scripts;
-use shards::{Routed, Shards};
+use servers::{Routed, Servers};
 
 use super::engine::{Failure, Read, Refusal, Stream, Watched};
 use super::envelope;
@@ -22,7 +22,7 @@ use crate::channel::history::Position;
 
 /// Connections to one server, or to each of a cluster, for as long as all of them last.
 pub(crate) struct Session {
-    shards: Shards,
+    servers: Servers,
     names: Names,
     scripts: Scripts,
     /// What this node tells itself by, one for each server.
@@ -36,7 +36,7 @@ impl Session {
         batch: &[Request],
     ) -> Result<Vec<Result<Position, Refusal>>, Failure> {
         let commands = batch.iter().map(|request| self.command(request)).collect();
-        let answers = self.shards.all(commands).await?;
+        let answers = self.servers.all(commands).await?;
         Ok(answers.into_iter().map(|answer| script::place(answer?)).collect())
     }
 
@@ -49,15 +49,15 @@ impl Session {
     pub(super) async fn pulse(&self, number: u64) -> Result<(), Failure> {
         let body = envelope::placeless(&envelope::pulse_body(number));
         let pulses = self.pulses.iter().map(|topic| self.say(topic, &body)).collect();
-        self.shards.all(pulses).await.map(drop)
+        self.servers.all(pulses).await.map(drop)
     }
 
     pub(super) async fn subscribe(&self, topics: &[Topic]) -> Result<(), Failure> {
-        self.shards.subscribe(topics.iter().map(|topic| self.names.topic(topic)).collect()).await
+        self.servers.subscribe(topics.iter().map(|topic| self.names.topic(topic)).collect()).await
     }
 
     pub(super) async fn unsubscribe(&self, topics: &[Topic]) -> Result<(), Failure> {
-        self.shards.unsubscribe(topics.iter().map(|topic| self.names.topic(topic)).collect()).await
+        self.servers.unsubscribe(topics.iter().map(|topic| self.names.topic(topic)).collect()).await
     }
 
     /// Reads streams.
@@ -66,7 +66,7 @@ impl Session {
         reads: impl Iterator<Item = &Read>,
     ) -> Result<Vec<Result<Stream, Refusal>>, Failure> {
         let reads = reads.map(|read| self.scripts.read(&self.names, read)).collect();
-        let answers = self.shards.all(reads).await?;
+        let answers = self.servers.all(reads).await?;
         Ok(answers.into_iter().map(|answer| script::stream(answer?)).collect())
     }
 
@@ -77,7 +77,7 @@ impl Session {
     ) -> Result<Vec<Result<Position, Refusal>>, Failure> {
         let calls =
             watched.iter().map(|watched| self.scripts.place(&self.names, watched)).collect();
-        let answers = self.shards.all(calls).await?;
+        let answers = self.servers.all(calls).await?;
         Ok(answers.into_iter().map(|answer| script::place(answer?)).collect())
     }
 
@@ -86,7 +86,7 @@ impl Session {
         let key = self.names.key(channel, "stream");
         let forget = Routed::new(&key, "DEL").arg(&key);
         let tell = self.say(topic, &envelope::placeless(&envelope::clear_body()));
-        let answers = self.shards.all(vec![forget, tell]).await;
+        let answers = self.servers.all(vec![forget, tell]).await;
         let answers = answers.map_err(|failure| failure.to_string())?;
         answers.into_iter().try_for_each(|answer| match answer {
             Ok(_) => Ok(()),
@@ -98,7 +98,7 @@ impl Session {
         match &request.remember {
             Some(it) if it.needs_script() => {
                 let topic = self.names.topic(&request.topic);
-                let word = self.shards.publish_word();
+                let word = self.servers.publish_word();
                 self.scripts.publish(&self.names, (word, topic), &request.body, it)
             }
             _ => self.say(&request.topic, &envelope::placeless(&request.body)),
@@ -107,12 +107,12 @@ impl Session {
 
     fn say(&self, topic: &Topic, payload: &[u8]) -> Routed {
         let topic = self.names.topic(topic);
-        Routed::new(&topic, self.shards.publish_word()).arg(&topic).arg(payload)
+        Routed::new(&topic, self.servers.publish_word()).arg(&topic).arg(payload)
     }
 
     /// Carries out one command.
     async fn one(&self, command: Routed) -> Result<Result<Value, Refusal>, Failure> {
-        let mut answers = self.shards.all(vec![command]).await?;
+        let mut answers = self.servers.all(vec![command]).await?;
         Ok(answers.pop().unwrap_or_else(|| Err(script::strange())))
     }
 }

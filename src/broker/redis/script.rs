@@ -7,7 +7,7 @@ use ::redis::aio::MultiplexedConnection;
 use ::redis::{RedisError, Value};
 use bytes::Bytes;
 
-use super::shards::Routed;
+use super::servers::Routed;
 use super::{Names, Remember};
 use crate::broker::engine::{Entry, Read, Refusal, Stream, Watched};
 use crate::channel::history::Position;

@@ -57,7 +57,7 @@ async fn open<B>(
 ) -> Result<Stream, Fault> {
     let Judged { who, expires, wanted } = judge(&shard.hub, request, source).await?;
     let _expected = match &who.user {
-        Some(user) => shard.hub.expect(user).await,
+        Some(user) => shard.hub.hold_user(user).await,
         None => None,
     };
     let seen = Instant::now();

@@ -20,8 +20,8 @@ pub(super) struct Routed {
 }
 
 /// All servers of a session.
-pub(super) struct Shards {
-    shards: Vec<Shard>,
+pub(super) struct Servers {
+    servers: Vec<Server>,
     /// Which server has which slot; empty if there is one server.
     slots: Vec<u16>,
     inlet: Arc<Inlet>,
@@ -30,7 +30,7 @@ pub(super) struct Shards {
 }
 
 /// A server's connections.
-pub(super) struct Shard {
+pub(super) struct Server {
     /// For commands.
     pub(super) commands: MultiplexedConnection,
     /// That hears.
@@ -66,14 +66,14 @@ impl Leaving {
     }
 }
 
-impl Shards {
+impl Servers {
     pub(super) fn new(
-        shards: Vec<Shard>,
+        servers: Vec<Server>,
         slots: Vec<u16>,
         inlet: Arc<Inlet>,
         leaving: Leaving,
     ) -> Self {
-        Self { shards, slots, inlet, leaving }
+        Self { servers, slots, inlet, leaving }
     }
 
     pub(super) fn publish_word(&self) -> &'static str {
@@ -82,8 +82,8 @@ impl Shards {
 
     /// For each server the number of a tag whose slot it has, so that all of them can be told something.
     pub(super) fn tags(&self, name: impl Fn(u32) -> String) -> Vec<u32> {
-        let of_shard = |shard| (0..).find(|tag| self.shard_of(slot(&name(*tag))) == shard);
-        (0..self.shards.len()).filter_map(of_shard).collect()
+        let of_server = |server| (0..).find(|tag| self.server_of(slot(&name(*tag))) == server);
+        (0..self.servers.len()).filter_map(of_server).collect()
     }
 
     /// Carries out commands, those of each server one after the other; answers in their order.
@@ -92,17 +92,17 @@ impl Shards {
         commands: Vec<Routed>,
     ) -> Result<Vec<Result<Value, Refusal>>, Failure> {
         let mut answers: Vec<_> = commands.iter().map(|_| None).collect();
-        let mut batches: Vec<(Vec<usize>, Pipeline)> = vec![Default::default(); self.shards.len()];
+        let mut batches: Vec<(Vec<usize>, Pipeline)> = vec![Default::default(); self.servers.len()];
         for (index, Routed { command, slot }) in commands.into_iter().enumerate() {
-            let (indices, pipeline) = &mut batches[self.shard_of(slot)];
+            let (indices, pipeline) = &mut batches[self.server_of(slot)];
             indices.push(index);
             pipeline.add_command(command);
         }
         let batches =
-            self.shards.iter().zip(batches).filter(|(_, (indices, _))| !indices.is_empty());
-        let done = batches.map(async |(shard, (indices, mut pipeline))| {
+            self.servers.iter().zip(batches).filter(|(_, (indices, _))| !indices.is_empty());
+        let done = batches.map(async |(server, (indices, mut pipeline))| {
             pipeline.ignore_errors();
-            let mut connection = shard.commands.clone();
+            let mut connection = server.commands.clone();
             let answers: Vec<Result<Value, RedisError>> =
                 pipeline.query_async(&mut connection).await?;
             Ok::<_, RedisError>((indices, answers))
@@ -117,14 +117,14 @@ impl Shards {
 
     pub(super) async fn subscribe(&self, names: Vec<String>) -> Result<(), Failure> {
         if !self.is_cluster() {
-            return Ok(self.shards[0].hearing.clone().subscribe(names).await?);
+            return Ok(self.servers[0].hearing.clone().subscribe(names).await?);
         }
         self.hear("SSUBSCRIBE", names).await
     }
 
     pub(super) async fn unsubscribe(&self, names: Vec<String>) -> Result<(), Failure> {
         if !self.is_cluster() {
-            return Ok(self.shards[0].hearing.clone().unsubscribe(names).await?);
+            return Ok(self.servers[0].hearing.clone().unsubscribe(names).await?);
         }
         self.leaving.add(&names);
         self.hear("SUNSUBSCRIBE", names).await
@@ -132,13 +132,13 @@ impl Shards {
 
     /// One command a topic, as each is confirmed by one answer and may be of another slot.
     async fn hear(&self, word: &str, names: Vec<String>) -> Result<(), Failure> {
-        let mut pipelines = vec![Pipeline::new(); self.shards.len()];
+        let mut pipelines = vec![Pipeline::new(); self.servers.len()];
         for name in names {
-            pipelines[self.shard_of(slot(&name))].cmd(word).arg(name);
+            pipelines[self.server_of(slot(&name))].cmd(word).arg(name);
         }
-        let pipelines = self.shards.iter().zip(pipelines).filter(|(_, it)| !it.is_empty());
-        let done = pipelines.map(async |(shard, pipeline)| {
-            pipeline.query_async::<Vec<Value>>(&mut shard.hearing.clone()).await
+        let pipelines = self.servers.iter().zip(pipelines).filter(|(_, it)| !it.is_empty());
+        let done = pipelines.map(async |(server, pipeline)| {
+            pipeline.query_async::<Vec<Value>>(&mut server.hearing.clone()).await
         });
         try_join_all(done).await?;
         Ok(())
@@ -148,8 +148,8 @@ impl Shards {
         !self.slots.is_empty()
     }
 
-    fn shard_of(&self, slot: u16) -> usize {
-        self.slots.get(usize::from(slot)).map_or(0, |shard| usize::from(*shard))
+    fn server_of(&self, slot: u16) -> usize {
+        self.slots.get(usize::from(slot)).map_or(0, |server| usize::from(*server))
     }
 
     /// What a refusal says; one that says that this server is not the right one ends the session.

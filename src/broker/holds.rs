@@ -12,38 +12,38 @@ use crate::user::UserId;
 
 /// Users whose topics are followed though they may have no connection yet.
 #[derive(Debug, Default)]
-pub(super) struct Arrivals(Mutex<HashMap<UserId, Arrival>>);
+pub(super) struct Holds(Mutex<HashMap<UserId, Hold>>);
 
 #[derive(Debug, Default)]
-struct Arrival {
-    expected: usize,
+struct Hold {
+    count: usize,
     waiting: Vec<oneshot::Sender<()>>,
 }
 
 /// Has a user's topic followed for as long as it is held.
 #[derive(Debug)]
-pub(crate) struct Expected {
+pub(crate) struct UserHold {
     hub: Arc<Inner>,
     user: UserId,
 }
 
-impl Arrivals {
-    pub(super) fn is_expected(&self, user: &UserId) -> bool {
-        self.arrivals().contains_key(user)
+impl Holds {
+    pub(super) fn is_held(&self, user: &UserId) -> bool {
+        self.held().contains_key(user)
     }
 
     /// A user's topic is followed.
-    pub(super) fn follow(&self, user: &UserId) {
-        if let Some(arrival) = self.arrivals().get_mut(user) {
+    pub(super) fn wake(&self, user: &UserId) {
+        if let Some(hold) = self.held().get_mut(user) {
             // Who gave up no longer listens.
-            for waiting in arrival.waiting.drain(..) {
+            for waiting in hold.waiting.drain(..) {
                 let _ = waiting.send(());
             }
         }
     }
 
-    fn arrivals(&self) -> MutexGuard<'_, HashMap<UserId, Arrival>> {
-        // A panic beside it leaves no arrival half noted.
+    fn held(&self) -> MutexGuard<'_, HashMap<UserId, Hold>> {
+        // A panic beside it leaves no hold half noted.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -51,36 +51,36 @@ impl Arrivals {
 impl Inner {
     /// Waits until a user's topic is followed, but not for long: a connection must not be refused for a
     /// broker that is not there. `None` where there is nothing to wait for.
-    pub(crate) async fn expect(self: &Arc<Self>, user: &UserId) -> Option<Expected> {
+    pub(crate) async fn hold_user(self: &Arc<Self>, user: &UserId) -> Option<UserHold> {
         let broker = self.broker.as_ref()?;
         if self.registry.targets(user).is_some() || !broker.health.is_trusted() {
             return None;
         }
         let (sender, followed) = oneshot::channel();
         {
-            let mut arrivals = broker.arrivals.arrivals();
-            let arrival = arrivals.entry(user.clone()).or_default();
-            arrival.expected += 1;
-            arrival.waiting.push(sender);
+            let mut held = broker.holds.held();
+            let hold = held.entry(user.clone()).or_default();
+            hold.count += 1;
+            hold.waiting.push(sender);
         }
-        let expected = Expected { hub: self.clone(), user: user.clone() };
+        let held = UserHold { hub: self.clone(), user: user.clone() };
         broker.users.add(user.clone());
         let _ = tokio::time::timeout(PATIENCE, followed).await;
-        Some(expected)
+        Some(held)
     }
 }
 
-impl Drop for Expected {
+impl Drop for UserHold {
     fn drop(&mut self) {
         let Some(broker) = &self.hub.broker else { return };
-        let mut arrivals = broker.arrivals.arrivals();
-        if let Some(arrival) = arrivals.get_mut(&self.user) {
-            arrival.expected -= 1;
-            if arrival.expected == 0 {
-                arrivals.remove(&self.user);
+        let mut held = broker.holds.held();
+        if let Some(hold) = held.get_mut(&self.user) {
+            hold.count -= 1;
+            if hold.count == 0 {
+                held.remove(&self.user);
             }
         }
-        drop(arrivals);
+        drop(held);
         broker.users.add(self.user.clone());
     }
 }
