@@ -16,7 +16,7 @@ mod client;
 mod daemon;
 // Where a server keeps its data.
 mod directory;
-// Redis that fails.
+// A broker that fails, of either kind.
 mod failures;
 // Who is here, as a broker keeps it.
 mod ledger;
@@ -41,6 +41,8 @@ mod proxy;
 mod redis;
 // Redis, its keys on three servers.
 mod redis_cluster;
+// Redis that fails.
+mod redis_failures;
 // Redis, with a replica and those who watch over both.
 mod redis_sentinels;
 // Redis, encrypted.

@@ -8,17 +8,12 @@ use serde_json::{Value, json};
 
 use crate::daemon::free_port;
 use crate::nats::Nats;
-use crate::node::{node, node_with, subscriber};
+use crate::node::{Broker, node, node_with, subscriber};
 use crate::proxy::Proxy;
 use crate::redis::Redis;
 use crate::redis_tls::certificates;
 use crate::steps::{hear_up_to, publish_until_accepted, within_five_seconds};
 use crate::support::*;
-
-/// The way to a server by a network that fails.
-fn through(proxy: &Proxy) -> String {
-    format!("nats://{}", proxy.address())
-}
 
 /// Why a node does not start.
 fn refusal(url: &str, set: impl FnOnce(&mut Config)) -> String {
@@ -33,97 +28,10 @@ fn refusal(url: &str, set: impl FnOnce(&mut Config)) -> String {
 }
 
 #[test]
-fn a_server_that_is_killed_is_told_and_all_goes_on_once_it_is_back() {
-    let mut nats = Nats::start();
-    let nodes = [node(&nats.url()), node(&nats.url())];
-    let mut clients = [subscriber(&nodes[0], 1, "news:a"), subscriber(&nodes[1], 2, "news:a")];
-    nodes[0].publish("news:a", &json!(1));
-    nats.kill();
-    within_five_seconds(|| nodes.iter().for_each(|node| drop(node.until_in_doubt())));
-    assert_eq!(nodes[0].readiness("").0, 200);
-    assert_eq!(nodes[0].try_publish("news:a", &json!("lost")), Err(100));
-    nats.restart();
-    let last = publish_until_accepted(&nodes[1], "news:a", &json!(2));
-    for client in &mut clients {
-        hear_up_to(client, 0, last);
-    }
-    nodes.iter().for_each(TestServer::until_trusted);
-    assert!(nodes[0].metric(r#"fanfare_broker_gaps_total{outcome="repaired"}"#) >= 1.0);
-}
-
-#[test]
-fn a_server_that_comes_back_empty_is_another_stream_and_subscribers_are_told() {
-    let mut nats = Nats::start();
-    let node = node(&nats.url());
-    let mut client = node.client(1);
-    let epoch = client.subscribe("news:a")["epoch"].clone();
-    node.publish("news:a", &json!(1));
-    client.must_hear("news:a", &json!(1));
-    nats.restart_empty();
-    assert_eq!(client.push()["unsubscribe"]["code"], 2500);
-    let entered = client.recover("news:a", 1, &epoch);
-    assert_eq!((&entered["recovered"], entered["epoch"] == epoch), (&Value::Null, false));
-    publish_until_accepted(&node, "news:a", &json!(2));
-    client.must_hear("news:a", &json!(2));
-}
-
-#[test]
-fn a_paused_server_is_told_and_nothing_accepted_is_lost() {
-    let nats = Nats::start();
-    let nodes = [node(&nats.url()), node(&nats.url())];
-    let mut client = subscriber(&nodes[1], 1, "news:a");
-    nodes[0].publish("news:a", &json!(1));
-    nats.pause();
-    within_five_seconds(|| nodes.iter().for_each(|node| drop(node.until_in_doubt())));
-    assert_eq!(nodes[0].try_publish("news:a", &json!("uncertain")), Err(100));
-    nats.resume();
-    let last = publish_until_accepted(&nodes[0], "news:a", &json!(2));
-    hear_up_to(&mut client, 0, last);
-    nodes.iter().for_each(TestServer::until_trusted);
-}
-
-#[test]
-fn what_was_published_while_a_node_was_cut_off_is_brought_to_its_subscribers() {
-    let nats = Nats::start();
-    let mut proxy = Proxy::to(nats.port());
-    let (far, near) = (node(&through(&proxy)), node(&nats.url()));
-    let mut client = subscriber(&far, 1, "news:a");
-    near.publish("news:a", &json!(1));
-    client.must_hear("news:a", &json!(1));
-    proxy.refuse();
-    proxy.cut();
-    within_five_seconds(|| drop(far.until_in_doubt()));
-    for i in 2..=50 {
-        near.publish("news:a", &json!(i));
-    }
-    proxy.accept();
-    far.until_trusted();
-    near.publish("news:a", &json!(51));
-    hear_up_to(&mut client, 1, 51);
-}
-
-#[test]
-fn a_half_open_connection_is_found_and_replaced() {
-    let nats = Nats::start();
-    let proxy = Proxy::to(nats.port());
-    let (far, near) = (node(&through(&proxy)), node(&nats.url()));
-    let mut client = subscriber(&far, 1, "news:a");
-    proxy.hold();
-    for i in 1..=5 {
-        near.publish("news:a", &json!(i));
-    }
-    within_five_seconds(|| drop(far.until_in_doubt()));
-    proxy.cut();
-    proxy.release();
-    hear_up_to(&mut client, 0, 5);
-    far.until_trusted();
-}
-
-#[test]
 fn a_slow_consumer_lacks_nothing() {
     let nats = Nats::with_buffers_of(64 << 10);
     let proxy = Proxy::to(nats.port());
-    let far = node_with(&through(&proxy), |config| {
+    let far = node_with(&nats.url_by(&proxy), |config| {
         // All that it lacks comes to its client at once.
         config.limits.outbox_bytes = 64 << 20;
         config.limits.memory = 1 << 30;
@@ -199,7 +107,7 @@ fn a_server_without_room_refuses_and_what_is_there_stays() {
 fn offsets_that_are_given_twice_make_another_stream() {
     let nats = Nats::start();
     let proxy = Proxy::to(nats.port());
-    let node = node(&through(&proxy));
+    let node = node(&nats.url_by(&proxy));
     let mut client = node.client(1);
     let epoch = client.subscribe("news:a")["epoch"].clone();
     node.publish("news:a", &json!("lost"));
@@ -287,7 +195,7 @@ fn a_node_that_does_not_come_in_says_why_at_once() {
         (nats.url(), "Authorization Violation; check broker.nats.user and broker.nats.password"),
         (bare.url(), "has no JetStream; start it with -js"),
         (format!("tls://{}", bare.address()), "; does the server there speak TLS?"),
-        (through(&silent), "nothing answers there in time; is it a server of NATS?"),
+        (nats.url_by(&silent), "nothing answers there in time; is it a server of NATS?"),
         (redis.url().replace("redis", "nats"), "nothing answers there in time"),
         (format!("{nobody},{}", bare.url()), "broker.nats.url: "),
     ] {

@@ -1,5 +1,6 @@
 //! Nodes: whole servers in this process, which meet over a broker of either kind.
 
+use std::ops::DerefMut;
 use std::time::Duration;
 
 use fanfare::Config;
@@ -7,14 +8,21 @@ use fanfare::config::BrokerKind;
 use serde_json::{Value, json};
 
 use crate::client::Client;
+use crate::daemon::Daemon;
 use crate::nats::Nats;
+use crate::proxy::Proxy;
 use crate::redis::Redis;
 use crate::support::*;
 
 /// A server over which nodes meet.
-pub trait Broker {
+pub trait Broker: DerefMut<Target = Daemon> {
     /// Its address as settings take it.
     fn url(&self) -> String;
+
+    /// The same, by a network that fails.
+    fn url_by(&self, proxy: &Proxy) -> String {
+        self.url().replace(&self.address().to_string(), &proxy.address().to_string())
+    }
 }
 
 impl Broker for Redis {
@@ -35,14 +43,14 @@ macro_rules! on_both {
         mod redis {
             $(#[test]
             fn $name() {
-                super::$name(&crate::redis::Redis::start());
+                super::$name(&mut crate::redis::Redis::persistent());
             })+
         }
 
         mod nats {
             $(#[test]
             fn $name() {
-                super::$name(&crate::nats::Nats::start());
+                super::$name(&mut crate::nats::Nats::start());
             })+
         }
     };
