@@ -221,6 +221,8 @@ impl Hub {
             application.flush().await;
         }
         if let Some(broker) = &inner.broker {
+            // What this process itself published has no socket that waited for it.
+            let _ = tokio::time::timeout_at(deadline.into(), broker.room().empty()).await;
             broker.retire().await;
         }
         inner.sockets.load(Ordering::Acquire)

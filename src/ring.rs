@@ -92,11 +92,6 @@ impl Ring {
         &self.room
     }
 
-    /// Resolves when nothing is reserved.
-    pub(crate) async fn empty(&self) {
-        self.room.empty().await;
-    }
-
     /// Sends what has been admitted to every shard; wakes the parked ones.
     pub(crate) fn send(&self, reservation: Reservation, load: Load) {
         let position = self.admitted.fetch_add(1, Ordering::SeqCst);

@@ -1,5 +1,7 @@
 //! One thread, its runtime, and the connections that it alone touches.
 
+mod drain;
+
 use std::cell::{Cell, RefCell};
 use std::cmp::Reverse;
 use std::collections::VecDeque;
@@ -8,7 +10,6 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
-use std::time::Duration;
 
 use tokio::runtime::{Builder, LocalRuntime};
 use tokio::sync::Notify;
@@ -16,7 +17,7 @@ use tokio::task::spawn_local;
 
 use crate::clock::{Clock, Millis, millis};
 use crate::close::CloseReason;
-use crate::config::{Drain, Limits};
+use crate::config::Limits;
 use crate::connection::{Connection, Connections, Life};
 use crate::frame;
 use crate::heartbeat;
@@ -64,7 +65,7 @@ fn run(runtime: &LocalRuntime, hub: Arc<Inner>, index: usize, ring: ring::Receiv
         spawn_vital(&shard, pump::run(shard.clone(), ring));
         spawn_vital(&shard, heartbeat::run(shard.clone()));
         spawn_vital(&shard, lose_the_gone(shard.clone()));
-        spawn_local(drain(shard.clone()));
+        spawn_local(drain::run(shard.clone()));
         let arrivals = async {
             loop {
                 shard.receive().await;
@@ -313,15 +314,6 @@ impl Shard {
         }
     }
 
-    fn close_some(&self, most: usize) {
-        let slots = self.connections.slots();
-        let group: Vec<_> = slots.iter().take(most).map(|(_, open)| open.clone()).collect();
-        drop(slots);
-        for connection in group {
-            self.close(&connection, &CloseReason::SHUTDOWN);
-        }
-    }
-
     async fn receive(self: &Rc<Self>) {
         match self.hub.shards[usize::from(self.index)].receive().await {
             Command::Accept(stream, permit, door) => match Socket::new(stream, permit) {
@@ -436,26 +428,6 @@ async fn lose_the_gone(shard: Rc<Shard>) {
     }
 }
 
-/// Once the hub drains, closes all with 3001, spread so that they do not all return at once.
-async fn drain(shard: Rc<Shard>) {
-    shard.hub.draining().await;
-    let Drain { spread, timeout } = shard.hub.config.drain;
-    // What was admitted comes before the close; a shard that hangs leaves the others half the time.
-    let _ = tokio::time::timeout(timeout / 2, shard.hub.ring.empty()).await;
-    let ticks = (spread.as_millis() / DRAIN_TICK.as_millis()).max(1) as usize;
-    let mut left = ticks;
-    let mut due = 0.0;
-    loop {
-        // Those who were in the handshake when it began come later, and have less time.
-        due += shard.connections.slots().len() as f64 / left as f64;
-        // Of fewer than there are ticks not every tick closes one.
-        shard.close_some(due as usize);
-        due = due.fract();
-        left = (left - 1).max(1);
-        tokio::time::sleep(DRAIN_TICK).await;
-    }
-}
-
 /// Connections forgotten in one turn: a fraction of a millisecond's work with their sockets.
 const LOST_PER_TURN: usize = 16;
 
@@ -464,9 +436,6 @@ const ABNORMAL: u16 = 1006;
 
 /// Bytes that one evicted for want of memory may still hold: its Close, and little else.
 const LAST_WORDS_MAX: usize = 512;
-
-/// Time between two groups of a drain.
-const DRAIN_TICK: Duration = Duration::from_millis(20);
 
 /// Parts of an interval over which first Pings are spread; prime to powers of two, as slots of
 /// one burst of arrivals are consecutive.

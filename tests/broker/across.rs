@@ -5,6 +5,7 @@ use serde_json::json;
 
 use crate::client::{Client, data};
 use crate::node::{Broker, node, node_with, on_both, subscriber};
+use crate::steps::hear_up_to;
 use crate::support::*;
 
 on_both! {
@@ -19,6 +20,7 @@ on_both! {
     what_is_for_a_user_and_for_all_comes_in_the_order_in_which_it_was_sent,
     history_is_forgotten_on_all_nodes,
     prefixes_keep_clusters_apart,
+    what_a_node_was_given_before_it_ended_comes_on_the_others,
 }
 
 fn what_is_published_on_one_node_comes_on_all_in_one_order(broker: &impl Broker) {
@@ -177,4 +179,13 @@ fn prefixes_keep_clusters_apart(broker: &impl Broker) {
     theirs.publish("news:a", &json!("theirs"));
     ours.publish("news:a", &json!("ours"));
     client.must_hear("news:a", &json!("ours"));
+}
+
+fn what_a_node_was_given_before_it_ended_comes_on_the_others(broker: &impl Broker) {
+    let (ending, here) = (node(&broker.url()), node(&broker.url()));
+    let mut client = subscriber(&here, 1, "news:a");
+    // Nobody waits for these, so no socket keeps the node from ending.
+    (1..=2000).for_each(|i| drop(ending.hub.publish("news:a", i.to_string())));
+    drop(ending);
+    hear_up_to(&mut client, 0, 2000);
 }
