@@ -14,13 +14,13 @@
 //! Everything happens on one thread: publishes go out in the order in which they were made, and what comes
 //! waits for room in the ring, for which no shard ever waits.
 
-pub(crate) mod agenda;
 mod catch_up;
 mod check;
 mod clear;
 mod courier;
 mod delivery;
 mod engine;
+mod entered;
 pub(crate) mod envelope;
 mod feed;
 mod follow;
@@ -40,7 +40,6 @@ mod topic;
 use std::sync::Arc;
 use std::time::Duration;
 
-use agenda::Agenda;
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 pub(crate) use courier::{Courier, CourierError};
@@ -51,11 +50,11 @@ pub(crate) use holds::UserHold;
 use ledger::Ledger;
 pub(crate) use ledger::UserChange;
 use order::Orders;
-pub(crate) use queue::Remember;
-use queue::{Queue, Requests};
+use queue::{Outgoing, Queue, Remember, Requests};
 pub(crate) use stats::BrokerStats;
 pub(crate) use topic::Topic;
 
+use crate::agenda::Agenda;
 use crate::channel::history::Window;
 use crate::channel::publication::Publication;
 use crate::config::Config;
@@ -120,14 +119,14 @@ impl Broker {
         (window, key): (Window, Option<&str>),
         share: Option<&Arc<Share>>,
     ) -> Receipt<Published> {
-        let is_chat = channel == &*hub.chat;
-        let subscribers = hub.channels.with(channel, |_, state| state.subscribers());
-        let chatting = if is_chat { hub.chatting() } else { 0 };
-        let connections = chatting + subscribers.unwrap_or(0);
-        let body = envelope::publication_body(publication);
-        let remember = Remember { channel: channel.into(), window, key: key.map(str::to_owned) };
-        let topic = topic_of(hub, channel);
-        let sent = self.queue.send(hub, topic, body, Some(remember), connections, share);
+        let is_chat = *channel == *hub.chat;
+        let outgoing = Outgoing {
+            topic: topic_of(hub, channel),
+            body: envelope::publication_body(publication),
+            remember: Remember::new(channel, window, key),
+            connections: if is_chat { hub.reach(Audience::Chat) } else { hub.subscribers(channel) },
+        };
+        let sent = self.queue.send(hub, outgoing, share);
         sent.map_or_else(|error| Receipt::known(Err(error)), |it| Receipt::awaited(it, |it| it))
     }
 
@@ -140,19 +139,14 @@ impl Broker {
         window: Window,
         share: Option<&Arc<Share>>,
     ) -> Receipt<usize> {
-        let connections = hub.reach(audience);
-        let body = envelope::message_body(message, audience);
-        let remember = Remember { channel: hub.chat.clone(), window, key: None };
-        let remember = window.is_open().then_some(remember);
-        self.count(self.queue.send(hub, Topic::All, body, remember, connections, share))
+        let outgoing = to_all(hub, message, audience, window);
+        self.count(self.queue.send(hub, outgoing, share))
     }
 
     /// Tells all of a user's coming or going, also while this node ends: it may be what ends it.
     pub(crate) fn announce(&self, hub: &Inner, message: &Message, window: Window) -> bool {
-        let body = envelope::message_body(message, Audience::Chat);
-        let remember = Remember { channel: hub.chat.clone(), window, key: None };
-        let remember = window.is_open().then_some(remember);
-        self.queue.push(hub, Topic::All, body, remember, 0, None).is_ok()
+        let outgoing = to_all(hub, message, Audience::Chat, window);
+        self.queue.send_at_any_time(hub, outgoing).is_ok()
     }
 
     /// Sends a message to a user's connections.
@@ -218,7 +212,8 @@ impl Broker {
 
     fn send_to(&self, hub: &Inner, user: &UserId, body: Bytes) -> Receipt<usize> {
         let (topic, connections) = (Topic::User(user.clone()), hub.user_connections(user));
-        self.count(self.queue.send(hub, topic, body, None, connections, None))
+        let outgoing = Outgoing { topic, body, remember: None, connections };
+        self.count(self.queue.send(hub, outgoing, None))
     }
 
     fn count(&self, sent: Result<queue::Answer, PublishError>) -> Receipt<usize> {
@@ -226,6 +221,16 @@ impl Broker {
             |error| Receipt::known(Err(error)),
             |answer| Receipt::awaited(answer, |published| published.connections),
         )
+    }
+}
+
+/// A message for all, which the chat's channel remembers.
+fn to_all(hub: &Inner, message: &Message, audience: Audience, window: Window) -> Outgoing {
+    Outgoing {
+        topic: Topic::All,
+        body: envelope::message_body(message, audience),
+        remember: Remember::new(&hub.chat, window, None),
+        connections: hub.reach(audience),
     }
 }
 

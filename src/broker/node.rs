@@ -2,12 +2,13 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::engine::{Connected, Connector, Failure, Session};
+use super::entered::Entered;
 use super::feed::{Feed, Heard};
 use super::queue::Requests;
-use super::register::{self, Entered};
+use super::register;
 use super::{Broker, BrokerStats, check, clear, delivery, follow, pulse};
 use crate::error::PublishError;
 use crate::hub::Inner;
@@ -20,7 +21,7 @@ pub(super) async fn run(
     connected: Connected,
 ) {
     let Some(broker) = &hub.broker else { return };
-    let (mut connected, mut entered) = (Some(connected), Entered::new());
+    let (mut connected, mut entered) = (Some(connected), Entered::default());
     let mut pause = PAUSE_MIN;
     loop {
         let Connected { session, feed } = match connected.take() {
@@ -34,7 +35,7 @@ pub(super) async fn run(
         broker.session.store(Some(session.clone()));
         let failure = serve(hub, broker, &session, feed, (&mut requests, &mut entered)).await;
         broker.session.store(None);
-        if broker.health.has_been_trusted_since() {
+        if broker.health.is_proven() {
             pause = PAUSE_MIN;
         }
         lose(hub, broker, &failure);
@@ -77,32 +78,17 @@ async fn publish(
         () = requests.expire(hub) => std::future::pending().await,
     }
     loop {
-        let now = Instant::now();
-        let (overdue, batch): (Vec<_>, Vec<_>) =
-            requests.take(BATCH).await.into_iter().partition(|request| request.is_overdue(now));
-        for request in overdue {
-            request.refuse(hub, PublishError::Unavailable);
-        }
-        match session.publish(&batch).await {
-            Ok(answers) => {
-                for (request, answer) in batch.into_iter().zip(answers) {
-                    match answer {
-                        Ok(position) => {
-                            BrokerStats::add(&broker.stats.published, 1);
-                            request.accept(position);
-                        }
-                        Err(refusal) => {
-                            tracing::debug!(%refusal, "the broker refuses a publish");
-                            request.refuse(hub, PublishError::Unavailable);
-                        }
-                    }
+        let answers = session.publish(requests.next(hub, BATCH).await).await?;
+        for (request, answer) in requests.sent().zip(answers) {
+            match answer {
+                Ok(position) => {
+                    BrokerStats::add(&broker.stats.published, 1);
+                    request.accept(position);
                 }
-            }
-            Err(failure) => {
-                for request in batch {
-                    request.refuse(hub, PublishError::Uncertain);
+                Err(refusal) => {
+                    tracing::debug!(%refusal, "the broker refuses a publish");
+                    request.refuse(hub, PublishError::Unavailable);
                 }
-                return Err(failure);
             }
         }
     }

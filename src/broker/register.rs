@@ -1,36 +1,18 @@
 //! Entering who is here into the ledger.
 
-use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::agenda::Taken;
+use super::Broker;
 use super::engine::{Failure, Session};
-use super::ledger::{Client, ClientChange, Lease, Turn, UserChange};
-use super::{Broker, topic_of};
-use crate::config::JoinLeave;
+use super::entered::Entered;
+use super::ledger::{Client, Ledger};
+use crate::agenda::Taken;
 use crate::hub::Inner;
-use crate::protocol::centrifuge::ClientInfo;
 use crate::user::UserId;
-
-/// What this node has entered, over all sessions.
-#[derive(Debug)]
-pub(super) struct Entered {
-    losses: u64,
-    users: HashMap<UserId, (Arc<str>, usize)>,
-    clients: HashMap<Client, Arc<ClientInfo>>,
-    /// Those that are entered anew after all was lost: nobody was told that they left.
-    quiet_users: HashSet<UserId>,
-    quiet_clients: HashSet<Client>,
-    /// Those of which no answer came yet.
-    unsure: HashMap<Client, Arc<ClientInfo>>,
-    /// What the broker refused, and when it is tried again.
-    refused: (Vec<UserId>, Vec<Client>),
-    retry_at: Instant,
-}
 
 /// Enters what changes for as long as the session lasts, and all that there is after a lease was lost.
 pub(super) async fn run(
@@ -41,6 +23,7 @@ pub(super) async fn run(
 ) -> Result<Infallible, Failure> {
     broker.health.trusted().await;
     let ledger = &broker.ledger;
+    let mut register = Register { hub, ledger, session, entered, refused: Refused::by(ledger) };
     loop {
         let lease = ledger.lease().clone();
         if !lease.is_held {
@@ -48,204 +31,109 @@ pub(super) async fn run(
             ledger.held.notified().await;
             continue;
         }
-        if entered.losses != lease.losses {
-            entered.begin_anew(broker, &lease);
-        }
+        register.entered.begin_anew(ledger, &lease);
+        let (retry_at, has_refused) = (register.refused.retry_at, !register.refused.is_empty());
         tokio::select! {
-            users = ledger.users.take(BATCH) => {
-                enter_users(hub, broker, session, entered, users).await?;
-            }
-            clients = ledger.clients.take(BATCH) => {
-                enter_clients(hub, broker, session, entered, clients).await?;
-            }
+            users = ledger.users.take(BATCH) => register.enter_users(users).await?,
+            clients = ledger.clients.take(BATCH) => register.enter_clients(clients).await?,
             () = ledger.held.notified() => {}
-            () = tokio::time::sleep_until(entered.retry_at), if entered.has_refused() => {
-                entered.retry(broker);
-            }
+            () = tokio::time::sleep_until(retry_at), if has_refused => register.refused.retry(),
         }
     }
 }
 
-impl Entered {
-    /// Takes note of a user that was entered, and tells of it what is to be told.
-    fn note_user(
-        &mut self,
-        hub: &Inner,
-        broker: &Broker,
-        change: &UserChange,
-        Turn { is_turn, present }: Turn,
-    ) {
-        broker.ledger.set_present(present);
-        let was_here = match change.connections {
-            Some(connections) => {
-                let entry = (change.name.clone(), connections);
-                let had = self.users.insert(change.user.clone(), entry);
-                had.is_some_and(|(_, connections)| connections != PERHAPS)
+struct Register<'a> {
+    hub: &'a Inner,
+    ledger: &'a Ledger,
+    session: &'a Session,
+    entered: &'a mut Entered,
+    refused: Refused<'a>,
+}
+
+impl Register<'_> {
+    async fn enter_users(&mut self, taken: Taken<'_, UserId>) -> Result<(), Failure> {
+        let lease = self.ledger.lease().clone();
+        let users = taken.items().iter();
+        let changes = users.filter_map(|user| self.entered.user_change(self.hub, &lease, user));
+        let changes: Vec<_> = changes.collect();
+        changes.iter().for_each(|change| self.entered.send_user(change));
+        let turns = self.session.enter_users(&changes).await?;
+        for (change, turn) in changes.into_iter().zip(turns) {
+            match turn {
+                Ok(turn) => {
+                    self.ledger.set_present(turn.present);
+                    self.entered.note_user(self.hub, &change, turn);
+                }
+                Err(refusal) => {
+                    tracing::debug!(%refusal, "the broker does not take who is here");
+                    self.refused.put_aside(|refused| refused.users.push(change.user));
+                }
             }
-            None => self.users.remove(&change.user).is_some(),
-        };
-        let is_quiet = self.quiet_users.remove(&change.user) && change.connections.is_some();
-        match change.connections {
-            _ if is_quiet => {}
-            _ if is_turn => hub.tell_turn(change, present),
-            Some(_) if !was_here => hub.tell_alone(change, present),
-            _ => {}
         }
+        taken.done_but(Vec::new());
+        Ok(())
     }
 
-    /// What is to be entered of a connection on a channel, if anything.
-    fn change_of(&self, hub: &Inner, lease: &Lease, client: &Client) -> Option<ClientChange> {
-        let (channel, name) = client;
-        let join_leave = hub.config.namespace(channel)?.join_leave;
-        let here = hub.channels.with(channel, |_, state| state.client(name)).flatten();
-        let had = self.clients.get(client).or(self.unsure.get(client));
-        let (is_here, info) = (here.is_some(), here.or(had.cloned())?);
-        let connections =
-            hub.channels.with(channel, |_, state| state.connections_of(&info.user)).unwrap_or(0);
-        let is_known =
-            is_here == self.clients.contains_key(client) && !self.unsure.contains_key(client);
-        (!is_known).then(|| ClientChange {
-            node: lease.name.clone(),
-            topic: topic_of(hub, channel),
-            client: client.clone(),
-            info,
-            is_here,
-            connections,
-            join_leave: if self.quiet_clients.contains(client) {
-                JoinLeave::Off
-            } else {
-                join_leave
-            },
-        })
-    }
-
-    pub(super) fn new() -> Self {
-        Self {
-            losses: 0,
-            users: HashMap::new(),
-            clients: HashMap::new(),
-            quiet_users: HashSet::new(),
-            quiet_clients: HashSet::new(),
-            unsure: HashMap::new(),
-            refused: Default::default(),
-            retry_at: Instant::now(),
-        }
-    }
-
-    /// All that stood under the lost lease is to be entered again.
-    fn begin_anew(&mut self, broker: &Broker, lease: &Lease) {
-        self.losses = lease.losses;
-        (self.quiet_users, self.quiet_clients) = Default::default();
-        for (user, _) in self.users.drain() {
-            if lease.is_quiet {
-                self.quiet_users.insert(user.clone());
+    async fn enter_clients(&mut self, taken: Taken<'_, Client>) -> Result<(), Failure> {
+        let lease = self.ledger.lease().clone();
+        let clients = taken.items().iter();
+        let changes =
+            clients.filter_map(|client| self.entered.client_change(self.hub, &lease, client));
+        let changes: Vec<_> = changes.collect();
+        changes.iter().for_each(|change| self.entered.send_client(change));
+        let done = self.session.enter_clients(&changes).await?;
+        for (change, done) in changes.into_iter().zip(done) {
+            match done {
+                Ok(()) => self.entered.note_client(change),
+                Err(refusal) => {
+                    tracing::debug!(%refusal, "the broker does not take who is on a channel");
+                    self.refused.put_aside(|refused| refused.clients.push(change.client));
+                }
             }
-            broker.ledger.users.add(user);
         }
-        for (client, _) in self.clients.drain() {
-            if lease.is_quiet {
-                self.quiet_clients.insert(client.clone());
-            }
-            broker.ledger.clients.add(client);
-        }
+        taken.done_but(Vec::new());
+        Ok(())
+    }
+}
+
+/// What the broker refused, and would again if it were tried at once. Dropped, it is on the agenda again.
+struct Refused<'a> {
+    ledger: &'a Ledger,
+    users: Vec<UserId>,
+    clients: Vec<Client>,
+    retry_at: Instant,
+}
+
+impl<'a> Refused<'a> {
+    fn by(ledger: &'a Ledger) -> Self {
+        Self { ledger, users: Vec::new(), clients: Vec::new(), retry_at: Instant::now() }
     }
 
-    fn has_refused(&self) -> bool {
-        !self.refused.0.is_empty() || !self.refused.1.is_empty()
+    fn is_empty(&self) -> bool {
+        self.users.is_empty() && self.clients.is_empty()
     }
 
-    /// Puts aside what was refused: tried again at once, it would be refused again.
-    fn put_aside(&mut self, users: Vec<UserId>, clients: Vec<Client>) {
-        if !self.has_refused() {
+    fn put_aside(&mut self, put: impl FnOnce(&mut Self)) {
+        if self.is_empty() {
             self.retry_at = Instant::now() + RETRY;
         }
-        self.refused.0.extend(users);
-        self.refused.1.extend(clients);
+        put(self);
     }
 
-    fn retry(&mut self, broker: &Broker) {
-        self.refused.0.drain(..).for_each(|user| broker.ledger.users.add(user));
-        self.refused.1.drain(..).for_each(|client| broker.ledger.clients.add(client));
+    fn retry(&mut self) {
+        self.users.drain(..).for_each(|user| self.ledger.users.add(user));
+        self.clients.drain(..).for_each(|client| self.ledger.clients.add(client));
     }
 }
 
-async fn enter_users(
-    hub: &Arc<Inner>,
-    broker: &Broker,
-    session: &Session,
-    entered: &mut Entered,
-    taken: Taken<'_, UserId>,
-) -> Result<(), Failure> {
-    let lease = broker.ledger.lease().clone();
-    let change = |user: &UserId| {
-        let here = hub.registry.presence(user);
-        let had = entered.users.get(user);
-        let name = here.as_ref().or(had).map(|(name, _)| name.clone())?;
-        (here.as_ref() != had).then(|| {
-            let connections = here.map(|(_, connections)| connections);
-            UserChange { node: lease.name.clone(), user: user.clone(), name, connections }
-        })
-    };
-    let changes: Vec<_> = taken.items().iter().filter_map(change).collect();
-    for change in &changes {
-        // Perhaps it is entered though no answer comes, so that its leave must be entered too.
-        let perhaps = || (change.name.clone(), PERHAPS);
-        entered.users.entry(change.user.clone()).or_insert_with(perhaps);
+impl Drop for Refused<'_> {
+    fn drop(&mut self) {
+        self.retry();
     }
-    let turns = session.enter_users(&changes).await?;
-    let mut refused = Vec::new();
-    for (change, turn) in changes.into_iter().zip(turns) {
-        match turn {
-            Ok(turn) => entered.note_user(hub, broker, &change, turn),
-            Err(refusal) => {
-                tracing::debug!(%refusal, "the broker does not take who is here");
-                refused.push(change.user);
-            }
-        }
-    }
-    entered.put_aside(refused, Vec::new());
-    taken.done_but(Vec::new());
-    Ok(())
-}
-
-async fn enter_clients(
-    hub: &Arc<Inner>,
-    broker: &Broker,
-    session: &Session,
-    entered: &mut Entered,
-    taken: Taken<'_, Client>,
-) -> Result<(), Failure> {
-    let lease = broker.ledger.lease().clone();
-    let changes = taken.items().iter().filter_map(|client| entered.change_of(hub, &lease, client));
-    let changes: Vec<_> = changes.collect();
-    for change in changes.iter().filter(|change| change.is_here) {
-        // Perhaps it is entered though no answer comes, so that its leave must be entered too.
-        entered.unsure.insert(change.client.clone(), change.info.clone());
-    }
-    let done = session.enter_clients(&changes).await?;
-    let mut refused = Vec::new();
-    for (change, done) in changes.into_iter().zip(done) {
-        entered.unsure.remove(&change.client);
-        entered.quiet_clients.remove(&change.client);
-        match done {
-            Ok(()) if change.is_here => drop(entered.clients.insert(change.client, change.info)),
-            Ok(()) => drop(entered.clients.remove(&change.client)),
-            Err(refusal) => {
-                tracing::debug!(%refusal, "the broker does not take who is on a channel");
-                refused.push(change.client);
-            }
-        }
-    }
-    entered.put_aside(Vec::new(), refused);
-    taken.done_but(Vec::new());
-    Ok(())
 }
 
 /// Changes that are entered at once.
 const BATCH: usize = 256;
-
-/// Stands for the connections of a user that is perhaps entered.
-const PERHAPS: usize = usize::MAX;
 
 /// Time until what was refused is tried again.
 const RETRY: Duration = Duration::from_secs(1);

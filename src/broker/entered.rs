@@ -1,0 +1,177 @@
+//! What this node has entered into the ledger, over all sessions.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::ledger::{Client, ClientChange, Lease, Ledger, Turn, UserChange};
+use super::topic_of;
+use crate::config::JoinLeave;
+use crate::hub::Inner;
+use crate::protocol::centrifuge::ClientInfo;
+use crate::user::UserId;
+
+/// What is not in here is not in the ledger.
+#[derive(Debug, Default)]
+pub(super) struct Entered {
+    /// How many leases were lost before.
+    losses: u64,
+    /// With their names, and how many connections they have.
+    users: HashMap<UserId, Entry<(Arc<str>, usize)>>,
+    clients: HashMap<Client, Entry<Arc<ClientInfo>>>,
+}
+
+#[derive(Debug)]
+struct Entry<T> {
+    what: T,
+    standing: Standing,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// Sent without an answer so far: what is perhaps entered is to be taken out too.
+    Unsure {
+        was_entered: bool,
+    },
+    Entered,
+    /// Under a lease that was lost; quietly, if nobody was told that it is gone.
+    Lost {
+        is_quiet: bool,
+    },
+}
+
+impl Entered {
+    /// What is to be entered of a user, if anything.
+    pub(super) fn user_change(
+        &self,
+        hub: &Inner,
+        lease: &Lease,
+        user: &UserId,
+    ) -> Option<UserChange> {
+        let (here, had) = (hub.registry.presence(user), self.users.get(user));
+        let (name, _) = here.as_ref().or(had.map(|entry| &entry.what))?;
+        if had.is_some_and(|had| had.is_entered() && here.as_ref() == Some(&had.what)) {
+            return None;
+        }
+        Some(UserChange {
+            node: lease.name.clone(),
+            user: user.clone(),
+            name: name.clone(),
+            connections: here.as_ref().map(|(_, connections)| *connections),
+        })
+    }
+
+    /// What is to be entered of a connection on a channel, if anything.
+    pub(super) fn client_change(
+        &self,
+        hub: &Inner,
+        lease: &Lease,
+        client: &Client,
+    ) -> Option<ClientChange> {
+        let (channel, name) = client;
+        let join_leave = hub.config.namespace(channel)?.join_leave;
+        let here = hub.channels.with(channel, |_, state| state.client(name)).flatten();
+        let had = self.clients.get(client);
+        let is_here = here.is_some();
+        if is_here && had.is_some_and(Entry::is_entered) {
+            return None;
+        }
+        let is_quiet = had.is_some_and(|had| had.standing == Standing::Lost { is_quiet: true });
+        let info = here.or_else(|| had.map(|had| had.what.clone()))?;
+        let connections = hub.channels.with(channel, |_, state| state.connections_of(&info.user));
+        Some(ClientChange {
+            node: lease.name.clone(),
+            topic: topic_of(hub, channel),
+            client: client.clone(),
+            info,
+            is_here,
+            connections: connections.unwrap_or(0),
+            join_leave: if is_quiet { JoinLeave::Off } else { join_leave },
+        })
+    }
+
+    /// A change of a user is sent.
+    pub(super) fn send_user(&mut self, change: &UserChange) {
+        let what = (change.name.clone(), change.connections.unwrap_or(0));
+        let entry = self.users.entry(change.user.clone());
+        entry.or_insert(Entry { what, standing: Standing::NEW }).send();
+    }
+
+    /// A change of a connection is sent.
+    pub(super) fn send_client(&mut self, change: &ClientChange) {
+        let entry = self.clients.entry(change.client.clone());
+        let what = change.info.clone();
+        entry.or_insert(Entry { what, standing: Standing::NEW }).send();
+    }
+
+    /// A user was entered; tells of it what is to be told.
+    pub(super) fn note_user(&mut self, hub: &Inner, change: &UserChange, turn: Turn) {
+        let UserChange { user, name, connections, .. } = change;
+        let (is_here, had) = match *connections {
+            Some(connections) => {
+                let what = (name.clone(), connections);
+                let entry = Entry { what, standing: Standing::Entered };
+                (true, self.users.insert(user.clone(), entry))
+            }
+            None => (false, self.users.remove(user)),
+        };
+        let before = had.map_or(Standing::NEW, |entry| entry.standing);
+        // Of whom was lost quietly all others think what they thought before.
+        let is_turn = match before {
+            Standing::Lost { is_quiet: true } => !is_here,
+            _ => turn.is_turn,
+        };
+        if is_turn {
+            hub.tell_turn(change, turn.present);
+        } else if is_here && before == Standing::NEW {
+            hub.tell_alone(change, turn.present);
+        }
+    }
+
+    /// A connection was entered.
+    pub(super) fn note_client(&mut self, change: ClientChange) {
+        if change.is_here {
+            let entry = Entry { what: change.info, standing: Standing::Entered };
+            self.clients.insert(change.client, entry);
+        } else {
+            self.clients.remove(&change.client);
+        }
+    }
+
+    /// If a lease was lost since, all that stood under it is to be entered again.
+    pub(super) fn begin_anew(&mut self, ledger: &Ledger, lease: &Lease) {
+        if self.losses == lease.losses {
+            return;
+        }
+        self.losses = lease.losses;
+        for (user, entry) in &mut self.users {
+            entry.lose(lease.is_quiet);
+            ledger.users.add(user.clone());
+        }
+        for (client, entry) in &mut self.clients {
+            entry.lose(lease.is_quiet);
+            ledger.clients.add(client.clone());
+        }
+    }
+}
+
+impl Standing {
+    const NEW: Self = Self::Unsure { was_entered: false };
+}
+
+impl<T> Entry<T> {
+    fn is_entered(&self) -> bool {
+        self.standing == Standing::Entered
+    }
+
+    fn send(&mut self) {
+        if self.is_entered() {
+            self.standing = Standing::Unsure { was_entered: true };
+        }
+    }
+
+    fn lose(&mut self, is_quiet: bool) {
+        if self.standing != Standing::NEW {
+            self.standing = Standing::Lost { is_quiet };
+        }
+    }
+}
