@@ -32,16 +32,24 @@ pub(super) struct Queue {
 pub(super) struct Requests {
     receiver: mpsc::UnboundedReceiver<Request>,
     waiting: VecDeque<Request>,
+    /// What was sent, and is not answered.
+    sent: Vec<Request>,
+}
+
+/// What goes to the broker.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    pub(super) topic: Topic,
+    pub(super) body: Bytes,
+    pub(super) remember: Option<Remember>,
+    /// How many of this node it is for.
+    pub(super) connections: usize,
 }
 
 /// One publish.
 #[derive(Debug)]
 pub(super) struct Request {
-    pub(super) topic: Topic,
-    pub(super) body: Bytes,
-    pub(super) remember: Option<Remember>,
-    /// How many of this node it is for.
-    connections: usize,
+    pub(super) outgoing: Outgoing,
     /// When it is given up, if it was not sent by then.
     deadline: Instant,
     answer: oneshot::Sender<Result<Published, PublishError>>,
@@ -50,19 +58,22 @@ pub(super) struct Request {
 
 /// What the broker is to remember of a publish.
 #[derive(Debug)]
-pub(crate) struct Remember {
-    pub(crate) channel: Arc<str>,
-    /// As how much of its channel.
-    pub(crate) window: Window,
+pub(super) struct Remember {
+    pub(super) channel: Arc<str>,
+    /// As how much of its channel; if none, only that the key was given.
+    pub(super) window: Window,
     /// Under which idempotency key.
-    pub(crate) key: Option<String>,
+    pub(super) key: Option<String>,
 }
 
 impl Queue {
     pub(super) fn new(limits: &Limits, timeout: Duration) -> (Self, Requests) {
         let (sender, receiver) = mpsc::unbounded_channel();
         let room = Room::new(limits.ring_messages, limits.ring_bytes);
-        (Self { sender, room, timeout }, Requests { receiver, waiting: VecDeque::new() })
+        (
+            Self { sender, room, timeout },
+            Requests { receiver, waiting: VecDeque::new(), sent: Vec::new() },
+        )
     }
 
     pub(super) fn room(&self) -> &Arc<Room> {
@@ -73,34 +84,41 @@ impl Queue {
     pub(super) fn send(
         &self,
         hub: &Inner,
-        topic: Topic,
-        body: Bytes,
-        remember: Option<Remember>,
-        connections: usize,
+        outgoing: Outgoing,
         share: Option<&Arc<Share>>,
     ) -> Result<Answer, PublishError> {
+        let reservation = self.reserve(hub, &outgoing, share);
+        // Looked at after reserving, as a drain waits for all that reserved before it began.
         if hub.phase() != Phase::Open {
             return Err(PublishError::Closed);
         }
-        self.push(hub, topic, body, remember, connections, share)
+        self.push(outgoing, reservation?)
     }
 
-    /// The same, also while the node ends.
-    pub(super) fn push(
+    /// The same, also while the node ends, and for nobody's share.
+    pub(super) fn send_at_any_time(
         &self,
         hub: &Inner,
-        topic: Topic,
-        body: Bytes,
-        remember: Option<Remember>,
-        connections: usize,
-        share: Option<&Arc<Share>>,
+        outgoing: Outgoing,
     ) -> Result<Answer, PublishError> {
-        let reservation = self.room.reserve(hub.ring_bytes(body.len()), share);
-        let _reservation = reservation.ok_or(PublishError::Overloaded)?;
+        let reservation = self.reserve(hub, &outgoing, None)?;
+        self.push(outgoing, reservation)
+    }
+
+    fn reserve(
+        &self,
+        hub: &Inner,
+        outgoing: &Outgoing,
+        share: Option<&Arc<Share>>,
+    ) -> Result<Reservation, PublishError> {
+        let reservation = self.room.reserve(hub.ring_bytes(outgoing.body.len()), share);
+        reservation.ok_or(PublishError::Overloaded)
+    }
+
+    fn push(&self, outgoing: Outgoing, _reservation: Reservation) -> Result<Answer, PublishError> {
         let (answer, answered) = oneshot::channel();
         let deadline = Instant::now() + self.timeout;
-        let request =
-            Request { topic, body, remember, connections, deadline, answer, _reservation };
+        let request = Request { outgoing, deadline, answer, _reservation };
         // The thread that takes it lives as long as the hub does.
         self.sender.send(request).map_err(|_| PublishError::Closed)?;
         Ok(answered)
@@ -108,17 +126,28 @@ impl Queue {
 }
 
 impl Requests {
-    /// The next publishes, once there are any.
-    pub(super) async fn take(&mut self, most: usize) -> Vec<Request> {
-        let mut taken: Vec<_> = self.waiting.drain(..most.min(self.waiting.len())).collect();
-        if taken.is_empty() {
-            self.receiver.recv_many(&mut taken, most).await;
+    /// The next publishes to send, once there are any; of those before none may be left.
+    pub(super) async fn next(&mut self, hub: &Inner, most: usize) -> &[Request] {
+        self.sent.extend(self.waiting.drain(..most.min(self.waiting.len())));
+        if self.sent.is_empty() {
+            self.receiver.recv_many(&mut self.sent, most).await;
         }
-        taken
+        let now = Instant::now();
+        for overdue in self.sent.extract_if(.., |request| request.deadline <= now) {
+            overdue.refuse(hub, PublishError::Unavailable);
+        }
+        &self.sent
     }
 
-    /// Refuses what waits for too long, for as long as nothing can be sent.
+    /// Those that were sent, to be answered.
+    pub(super) fn sent(&mut self) -> impl Iterator<Item = Request> {
+        self.sent.drain(..)
+    }
+
+    /// Refuses what waits for too long, for as long as nothing can be sent; of what was sent nobody will
+    /// know any more.
     pub(super) async fn expire(&mut self, hub: &Inner) {
+        self.sent().for_each(|request| request.refuse(hub, PublishError::Uncertain));
         loop {
             let now = Instant::now();
             while let Some(request) = self.waiting.pop_front_if(|it| it.deadline <= now) {
@@ -142,15 +171,18 @@ impl Requests {
     }
 }
 
-impl Request {
-    /// Whether it is too late to send it.
-    pub(super) fn is_overdue(&self, now: Instant) -> bool {
-        self.deadline <= now
+impl Remember {
+    /// What there is to remember, if anything.
+    pub(super) fn new(channel: &str, window: Window, key: Option<&str>) -> Option<Self> {
+        let key = key.map(str::to_owned);
+        (window.is_open() || key.is_some()).then(|| Self { channel: channel.into(), window, key })
     }
+}
 
+impl Request {
     /// The broker has it, at that position if it remembers it.
     pub(super) fn accept(self, Position { offset, epoch }: Position) {
-        let published = Published { connections: self.connections, offset, epoch };
+        let published = Published { connections: self.outgoing.connections, offset, epoch };
         // Who does not wait for it does not mind.
         let _ = self.answer.send(Ok(published));
     }

@@ -62,11 +62,13 @@ impl Inner {
     pub(crate) fn reach(&self, audience: Audience) -> usize {
         match audience {
             Audience::Everyone => self.connections.load(Ordering::SeqCst),
-            Audience::Chat => {
-                let subscribers = self.channels.with(&self.chat, |_, state| state.subscribers());
-                self.chatting() + subscribers.unwrap_or(0)
-            }
+            Audience::Chat => self.chatting() + self.subscribers(&self.chat),
         }
+    }
+
+    /// Subscribers of a channel on this node.
+    pub(crate) fn subscribers(&self, channel: &str) -> usize {
+        self.channels.with(channel, |_, state| state.subscribers()).unwrap_or(0)
     }
 
     /// What a publish that waits is waiting for room in.
@@ -109,6 +111,14 @@ impl Inner {
             return Err(PublishError::Closed);
         }
         reservation.ok_or(PublishError::Overloaded)
+    }
+
+    /// Resolves when nothing that was admitted is on its way, neither to the broker nor to a shard.
+    pub(crate) async fn flushed(&self) {
+        if let Some(broker) = &self.broker {
+            broker.room().empty().await;
+        }
+        self.ring.room().empty().await;
     }
 
     pub(crate) fn send(&self, reservation: Reservation, load: Load) {

@@ -29,7 +29,7 @@ use vault::Vault;
 
 use super::engine::{Failure, Refusal};
 use super::envelope;
-use super::queue::{Remember, Request};
+use super::queue::{Outgoing, Remember, Request};
 use super::topic::Topic;
 use crate::channel::history::Position;
 
@@ -63,7 +63,7 @@ impl Session {
         // What is for everyone or for users is in one order too.
         let mut lanes = HashMap::<Option<&str>, Vec<usize>>::new();
         for (index, request) in batch.iter().enumerate() {
-            let lane = match &request.topic {
+            let lane = match &request.outgoing.topic {
                 Topic::Channel(channel) => Some(&**channel),
                 _ => None,
             };
@@ -72,12 +72,12 @@ impl Session {
         let lanes = lanes.into_values().map(async |lane| {
             let mut answers = Vec::with_capacity(lane.len());
             for index in lane {
-                answers.push((index, self.publish_one(&batch[index]).await?));
+                answers.push((index, self.publish_one(&batch[index].outgoing).await?));
             }
             Ok::<_, Failure>(answers)
         });
         let mut answers: Vec<_> = try_join_all(lanes).await?.into_iter().flatten().collect();
-        if batch.iter().any(|request| store_of(request).is_none()) {
+        if batch.iter().any(|request| request.outgoing.remember.is_none()) {
             self.confirm().await?;
         }
         answers.sort_unstable_by_key(|(index, _)| *index);
@@ -108,11 +108,13 @@ impl Session {
         Ok(())
     }
 
-    async fn publish_one(&self, request: &Request) -> Result<Result<Position, Refusal>, Failure> {
-        let Request { topic, body, remember, .. } = request;
+    async fn publish_one(
+        &self,
+        Outgoing { topic, body, remember, .. }: &Outgoing,
+    ) -> Result<Result<Position, Refusal>, Failure> {
         let key = remember.as_ref().and_then(|it| it.key.as_deref().map(|key| (&it.channel, key)));
         let id = key.map(|(channel, key)| names::message_id(channel, key));
-        let published = match store_of(request) {
+        let published = match remember.as_ref().map(store_of) {
             Some(Store::History) => {
                 self.append(self.names.stored(Store::History, topic), body, id.as_deref()).await
             }
@@ -168,13 +170,9 @@ impl fmt::Debug for Session {
     }
 }
 
-/// By which stream a publish goes; `None` if it is just sent.
-fn store_of(request: &Request) -> Option<Store> {
-    match request.remember.as_ref()? {
-        Remember { window, .. } if window.is_open() => Some(Store::History),
-        Remember { key: Some(_), .. } => Some(Store::Keys),
-        Remember { .. } => None,
-    }
+/// What stores a publish that something is to be remembered of.
+fn store_of(remember: &Remember) -> Store {
+    if remember.window.is_open() { Store::History } else { Store::Keys }
 }
 
 /// One is enough, as a node has one server.

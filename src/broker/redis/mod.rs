@@ -16,7 +16,7 @@ use servers::{Routed, Servers};
 
 use super::engine::{Failure, Read, Refusal, Stream, Watched};
 use super::envelope;
-use super::queue::{Remember, Request};
+use super::queue::{Outgoing, Remember, Request};
 use super::topic::{Names, Topic};
 use crate::channel::history::Position;
 
@@ -35,7 +35,7 @@ impl Session {
         &self,
         batch: &[Request],
     ) -> Result<Vec<Result<Position, Refusal>>, Failure> {
-        let commands = batch.iter().map(|request| self.command(request)).collect();
+        let commands = batch.iter().map(|request| self.command(&request.outgoing)).collect();
         let answers = self.servers.all(commands).await?;
         Ok(answers.into_iter().map(|answer| script::place(answer?)).collect())
     }
@@ -94,14 +94,13 @@ impl Session {
         })
     }
 
-    fn command(&self, request: &Request) -> Routed {
-        match &request.remember {
-            Some(it) if it.needs_script() => {
-                let topic = self.names.topic(&request.topic);
-                let word = self.servers.publish_word();
-                self.scripts.publish(&self.names, (word, topic), &request.body, it)
+    fn command(&self, Outgoing { topic, body, remember, .. }: &Outgoing) -> Routed {
+        match remember {
+            Some(remember) => {
+                let by = (self.servers.publish_word(), self.names.topic(topic));
+                self.scripts.publish(&self.names, by, body, remember)
             }
-            _ => self.say(&request.topic, &envelope::placeless(&request.body)),
+            None => self.say(topic, &envelope::placeless(body)),
         }
     }
 
@@ -114,12 +113,6 @@ impl Session {
     async fn one(&self, command: Routed) -> Result<Result<Value, Refusal>, Failure> {
         let mut answers = self.servers.all(vec![command]).await?;
         Ok(answers.pop().unwrap_or_else(|| Err(script::strange())))
-    }
-}
-
-impl Remember {
-    fn needs_script(&self) -> bool {
-        self.window.is_open() || self.key.is_some()
     }
 }
 
