@@ -102,14 +102,14 @@ async fn bring(
             None => BrokerStats::add(&broker.stats.malformed, 1),
         }
     }
-    let is_all = reached >= top
-        && hub.channels.with(&channel, |_, state| finish(state, &position, asked)) != Some(false);
-    if !is_all {
-        hub.channels.with(&channel, |_, state| {
-            if let Some(mirror) = &mut state.mirror {
-                mirror.take_place();
-            }
-        });
+    let is_all = hub.channels.with(&channel, |_, state| {
+        let is_all = reached >= top && finish(state, &position, asked);
+        if let Some(mirror) = state.mirror.as_mut().filter(|_| !is_all) {
+            mirror.take_place();
+        }
+        is_all
+    });
+    if is_all == Some(false) {
         broker.channels.add(channel);
     }
 }

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::envelope::{Envelope, spoken};
 use super::{Broker, BrokerStats, Topic, catch_up};
 use crate::channel::post::{Announcement, Change, Content, Post};
@@ -14,12 +16,7 @@ use crate::protocol::centrifuge::ClientInfo;
 use crate::ring::{Audience, Load};
 
 /// Gives what came by a topic to those that it is for, once the ring has room.
-pub(super) async fn deliver(
-    hub: &Arc<Inner>,
-    broker: &Broker,
-    topic: Topic,
-    payload: &bytes::Bytes,
-) {
+pub(super) async fn deliver(hub: &Arc<Inner>, broker: &Broker, topic: Topic, payload: &Bytes) {
     let Some(envelope) = Envelope::parse(payload) else {
         return BrokerStats::add(&broker.stats.malformed, 1);
     };

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::feed::Feed;
-use super::ledger::{Beat, ClientChange, Turn, UserChange};
+use super::ledger::{Beat, Client, ClientChange, Turn, UserChange};
 use super::queue::Request;
 use super::topic::Topic;
 use super::{nats, redis};
@@ -241,8 +241,11 @@ impl Session {
         }
     }
 
-    /// What it takes for all connections of a node to be gone from their channels.
-    pub(super) async fn clients_of(&self, node: &str) -> Result<Vec<ClientChange>, Failure> {
+    /// The connections of a node on channels.
+    pub(super) async fn clients_of(
+        &self,
+        node: &str,
+    ) -> Result<Vec<(Client, Arc<ClientInfo>)>, Failure> {
         match self {
             Self::Redis(session) => session.clients_of(node).await,
             Self::Nats(session) => session.clients_of(node).await,

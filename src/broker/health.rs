@@ -28,10 +28,14 @@ struct State {
     refusal: Option<String>,
     /// Why it is not trusted, and since when.
     doubt: Option<(String, Instant)>,
-    /// Whether it was trusted since the node began, and since the last session was lost.
-    trusted: (bool, bool),
+    /// Whether it was trusted since the node began.
+    was_trusted: bool,
+    /// Whether it was trusted since the last session was lost.
+    is_proven: bool,
     /// How long a pulse last took to come back.
     lag: Duration,
+    /// When the first of those was sent that have not come back since.
+    pulsed: Option<Instant>,
 }
 
 /// Why the broker is not trusted, and for how long.
@@ -49,8 +53,10 @@ impl Health {
             state: Mutex::new(State {
                 refusal: None,
                 doubt,
-                trusted: (false, false),
+                was_trusted: false,
+                is_proven: false,
                 lag: Duration::ZERO,
+                pulsed: None,
             }),
             heard: watch::Sender::new((0, 0)),
             pulses: AtomicU64::new(0),
@@ -64,10 +70,10 @@ impl Health {
         self.state().doubt.is_none()
     }
 
-    /// How long a pulse last took to come back, or has been on its way in vain.
+    /// How long a pulse last took to come back, or has been on its way if that is longer.
     pub(crate) fn lag(&self) -> Duration {
-        let State { doubt, lag, .. } = &*self.state();
-        doubt.as_ref().map_or(*lag, |(_, since)| since.elapsed().max(*lag))
+        let State { pulsed, lag, .. } = &*self.state();
+        pulsed.as_ref().map_or(*lag, |pulsed| pulsed.elapsed().max(*lag))
     }
 
     /// What speaks against the node being ready: any doubt if `strictly` or set so, else one that lasts.
@@ -76,7 +82,7 @@ impl Health {
         let (reason, since) = state.doubt.as_ref()?;
         let grace = match self.ready {
             // A node that never trusted it is not there yet.
-            BrokerReady::Grace if !strictly && state.trusted.0 => GRACE,
+            BrokerReady::Grace if !strictly && state.was_trusted => GRACE,
             _ => Duration::ZERO,
         };
         let age = since.elapsed();
@@ -88,7 +94,7 @@ impl Health {
         self.followed.send_replace(false);
         self.trusted.send_replace(false);
         let mut state = self.state();
-        (state.refusal, state.trusted.1) = (None, false);
+        (state.refusal, state.is_proven) = (None, false);
         drop(state);
         self.doubt_for(reason);
     }
@@ -114,8 +120,9 @@ impl Health {
         let _ = self.followed.subscribe().wait_for(|followed| *followed).await;
     }
 
-    /// The number of the next pulse, never given again.
+    /// The number of the next pulse, which is sent now; never given again.
     pub(super) fn next_pulse(&self) -> u64 {
+        self.state().pulsed.get_or_insert_with(Instant::now);
         self.pulses.fetch_add(1, Ordering::Relaxed) + 1
     }
 
@@ -143,18 +150,18 @@ impl Health {
     /// A pulse came back after so long; says whether that ended a doubt.
     pub(super) fn heard_after(&self, lag: Duration) -> bool {
         let mut state = self.state();
-        state.lag = lag;
+        (state.lag, state.pulsed) = (lag, None);
         let is_trusted = state.refusal.is_none() && *self.followed.borrow();
         if is_trusted {
-            state.trusted = (true, true);
+            (state.was_trusted, state.is_proven) = (true, true);
             self.trusted.send_replace(true);
         }
         is_trusted && state.doubt.take().is_some()
     }
 
     /// Whether it was trusted since the last session was lost.
-    pub(super) fn has_been_trusted_since(&self) -> bool {
-        self.state().trusted.1
+    pub(super) fn is_proven(&self) -> bool {
+        self.state().is_proven
     }
 
     /// Resolves once there is no doubt.
@@ -216,6 +223,19 @@ mod tests {
         assert!(!health.heard_after(Duration::ZERO) && !health.is_trusted());
         health.set_refusal(None);
         assert!(health.heard_after(Duration::ZERO) && health.is_trusted());
+    }
+
+    #[test]
+    fn what_does_not_come_back_lags_ever_more_and_a_refusal_does_not() {
+        let health = trusted();
+        health.set_refusal(Some("OOM".to_owned()));
+        assert_eq!(health.lag(), Duration::from_millis(2));
+        health.next_pulse();
+        std::thread::sleep(Duration::from_millis(5));
+        health.next_pulse();
+        assert!(health.lag() >= Duration::from_millis(5));
+        health.heard_after(Duration::from_millis(1));
+        assert_eq!(health.lag(), Duration::from_millis(1));
     }
 
     #[tokio::test]
