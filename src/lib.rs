@@ -69,6 +69,7 @@ pub mod protocol;
 pub mod server;
 pub mod user;
 
+mod agenda;
 mod broker;
 mod channel;
 mod client;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::engine::{Failure, Session};
-use super::ledger::Turn;
+use super::ledger::{ClientChange, Turn};
 use super::{Broker, topic_of};
 use crate::config::JoinLeave;
 use crate::hub::Inner;
@@ -39,7 +39,7 @@ pub(super) async fn run(
 /// Clears away what stands under a lease; false if something was refused.
 async fn clear(hub: &Inner, session: &Session, lease: &str) -> Result<bool, Failure> {
     tracing::info!(lease, "a node is gone; clearing away what it had entered");
-    let (users, mut clients) = (session.users_of(lease).await?, session.clients_of(lease).await?);
+    let (users, clients) = (session.users_of(lease).await?, session.clients_of(lease).await?);
     let mut is_clear = true;
     for users in users.chunks(BATCH) {
         let turns = session.enter_users(users).await?;
@@ -51,13 +51,13 @@ async fn clear(hub: &Inner, session: &Session, lease: &str) -> Result<bool, Fail
             }
         }
     }
-    for change in &mut clients {
-        let (channel, _) = &change.client;
-        change.topic = topic_of(hub, channel);
-        change.join_leave =
-            hub.config.namespace(channel).map_or(JoinLeave::Off, |it| it.join_leave);
-    }
-    for clients in clients.chunks(BATCH) {
+    let clients = clients.into_iter().map(|(client, info)| {
+        let (channel, _) = &client;
+        let join_leave = hub.config.namespace(channel).map_or(JoinLeave::Off, |it| it.join_leave);
+        let (node, topic) = (lease.into(), topic_of(hub, channel));
+        ClientChange { node, topic, client, info, is_here: false, connections: 0, join_leave }
+    });
+    for clients in clients.collect::<Vec<_>>().chunks(BATCH) {
         is_clear &= session.enter_clients(clients).await?.iter().all(Result::is_ok);
     }
     if is_clear {

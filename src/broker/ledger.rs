@@ -1,6 +1,6 @@
 //! Who is here, as all nodes know it.
 //!
-//! What a node has entered stands under its lease, which it renews with every pulse. A node that goes
+//! What a node has entered stands under its lease, which it renews every second. A node that goes
 //! without a word loses it, and all that stands under it goes at once: others pass it over, and one of them
 //! clears it away. One that comes back after that is told so, and enters its own anew under another name.
 
@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use super::agenda::Agenda;
 use super::topic::Topic;
+use crate::agenda::Agenda;
 use crate::config::JoinLeave;
 use crate::protocol::centrifuge::ClientInfo;
 use crate::user::UserId;

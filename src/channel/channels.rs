@@ -13,7 +13,7 @@ use super::history::{History, Position, Window};
 use super::mirror::Mirror;
 use super::publication::Publication;
 use super::{Channel, ChannelId, State, lock};
-use crate::broker::agenda::Agenda;
+use crate::agenda::Agenda;
 
 /// Every channel of this node, by name.
 #[derive(Debug)]

@@ -34,7 +34,7 @@ impl Call<'_> {
         }
         if let Some(user) = &user
             && hub.broker.is_some()
-            && !self.given.is_expected
+            && !self.given.is_held
         {
             return Err(Lack::User(user.clone()).into());
         }

@@ -46,8 +46,8 @@ pub(crate) struct Given {
     pub(crate) published: Option<Result<(), PublishError>>,
     /// Since when it is waited for that its channel has what its stream has.
     pub(crate) since: Option<Instant>,
-    /// Whether its user is expected by the broker.
-    pub(crate) is_expected: bool,
+    /// Whether its user is held: what is sent to it would be heard.
+    pub(crate) is_held: bool,
     /// Who is on its channel, on all nodes.
     pub(crate) present: Option<Result<Vec<Arc<ClientInfo>>, PublishError>>,
     /// How many connections and users that are.
@@ -89,7 +89,7 @@ pub(crate) enum Lack {
     Receipt(Receipt<()>),
     /// Room in the ring for what it publishes.
     Ring,
-    /// That its user is expected by the broker.
+    /// That its user is held: what is sent to it would not be heard yet.
     User(UserId),
 }
 

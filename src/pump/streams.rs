@@ -27,8 +27,7 @@ impl Turn<'_> {
     /// The publications among a channel's posts.
     pub(super) fn events(&self, posts: &[&Post]) -> Vec<Event> {
         let event = |post: &&Post| match &post.content {
-            Content::Nothing => None,
-            Content::Announcement(_) => None,
+            Content::Announcement(_) | Content::Nothing => None,
             Content::Publication(publication, _) => Some(Event {
                 sequence: post.sequence,
                 offset: publication.offset,

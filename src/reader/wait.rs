@@ -148,8 +148,8 @@ impl Dialog {
                 self.conclude(what, published)
             }
             Lack::User(user) => {
-                let _expected = hub.hold_user(&user).await;
-                self.give(what, |given| given.is_expected = true)
+                let _hold = hub.hold_user(&user).await;
+                self.give(what, |given| given.is_held = true)
             }
             Lack::Outbox | Lack::Ring => self.retry(what, false),
         }

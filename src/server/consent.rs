@@ -15,8 +15,8 @@ pub(super) async fn chat(hub: &Arc<Inner>, mut identity: Identity) -> Upgrade {
     match hub.consent(&question).await {
         Ok(Consent { expires, .. }) => {
             identity.expires = identity.expires.into_iter().chain(expires).min();
-            let expected = hub.hold_user(&identity.user).await;
-            Upgrade::Chat(identity, expected)
+            let hold = hub.hold_user(&identity.user).await;
+            Upgrade::Chat(identity, hold)
         }
         Err(refusal) => {
             hub.stats.fail_handshake("hook");

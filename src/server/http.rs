@@ -94,7 +94,7 @@ pub(crate) async fn serve_socket(shard: Rc<Shard>, socket: Socket, door: Door) {
 /// Goes on with a socket as what its request made of it.
 fn go_on(shard: &Rc<Shard>, socket: Socket, upgrade: Upgrade, early: &[u8]) {
     match upgrade {
-        Upgrade::Chat(identity, _expected) => {
+        Upgrade::Chat(identity, _hold) => {
             let chat = Box::new(Chat::new(&identity));
             shard.open(socket, identity, chat, early);
         }

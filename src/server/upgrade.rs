@@ -25,7 +25,7 @@ use crate::user::Identity;
 /// What a socket becomes once HTTP is done with it.
 #[derive(Debug)]
 pub(super) enum Upgrade {
-    /// A connection to the chat endpoint, and what has its user expected.
+    /// A connection to the chat endpoint, and what holds its user.
     Chat(Identity, Option<UserHold>),
     /// A peer of the Centrifuge protocol, and whether it wants frames of RFC 6455 for pings.
     Client(bool),

@@ -12,8 +12,7 @@ use super::vault::Record;
 use super::{Session, envelope};
 use crate::broker::engine::{Failure, Refusal};
 use crate::broker::envelope::Change;
-use crate::broker::ledger::{ClientChange, Turn, UserChange};
-use crate::broker::topic::Topic;
+use crate::broker::ledger::{Client, ClientChange, Turn, UserChange};
 use crate::config::JoinLeave;
 use crate::protocol::centrifuge::ClientInfo;
 use crate::protocol::json::encode;
@@ -96,26 +95,19 @@ impl Session {
         Ok(records.into_iter().filter_map(change).collect())
     }
 
-    /// What it takes for all connections of a node to be gone from their channels.
+    /// The connections of a node on channels.
     pub(in crate::broker) async fn clients_of(
         &self,
         node: &str,
-    ) -> Result<Vec<ClientChange>, Failure> {
+    ) -> Result<Vec<(Client, Arc<ClientInfo>)>, Failure> {
         let subjects = self.names.clients_of(node);
         let records = self.vault.all(Store::Clients, subjects).await?;
-        let change = |record: Record| {
+        let client = |record: Record| {
             let (channel, client) = names::last_two(&record.subject)?;
-            Some(ClientChange {
-                node: node.into(),
-                topic: Topic::All,
-                client: (channel.into(), client.into()),
-                info: serde_json::from_slice(&record.payload).ok()?,
-                is_here: false,
-                connections: 0,
-                join_leave: JoinLeave::Off,
-            })
+            let info = serde_json::from_slice(&record.payload).ok()?;
+            Some(((channel.into(), client.into()), info))
         };
-        Ok(records.into_iter().filter_map(change).collect())
+        Ok(records.into_iter().filter_map(client).collect())
     }
 
     /// Who is on a channel, but for what stands under leases that have ended.

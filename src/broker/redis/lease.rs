@@ -12,8 +12,7 @@ use super::servers::Routed;
 use super::{Session, envelope};
 use crate::broker::engine::{Failure, Refusal};
 use crate::broker::envelope::Change;
-use crate::broker::ledger::{Beat, ClientChange, Node, Turn, UserChange};
-use crate::broker::topic::Topic;
+use crate::broker::ledger::{Beat, Client, ClientChange, Node, Turn, UserChange};
 use crate::config::JoinLeave;
 use crate::protocol::centrifuge::ClientInfo;
 use crate::protocol::json::encode;
@@ -125,29 +124,21 @@ impl Session {
         Ok(changes)
     }
 
-    /// What it takes for all connections of a node to be gone from their channels.
+    /// The connections of a node on channels.
     pub(in crate::broker) async fn clients_of(
         &self,
         node: &str,
-    ) -> Result<Vec<ClientChange>, Failure> {
+    ) -> Result<Vec<(Client, Arc<ClientInfo>)>, Failure> {
         let channels = self.members(&self.names.common(&format!("channels:{node}"))).await?;
-        let mut changes = Vec::new();
+        let mut clients = Vec::new();
         for channel in channels {
             let entries = self.under(&self.names.key(&channel, "present"), node).await?;
             let channel = Arc::<str>::from(channel);
-            changes.extend(entries.into_iter().filter_map(|(client, info)| {
-                Some(ClientChange {
-                    node: node.into(),
-                    topic: Topic::All,
-                    client: (channel.clone(), client.into()),
-                    info: serde_json::from_slice(&info).ok()?,
-                    is_here: false,
-                    connections: 0,
-                    join_leave: JoinLeave::Off,
-                })
+            clients.extend(entries.into_iter().filter_map(|(client, info)| {
+                Some(((channel.clone(), client.into()), serde_json::from_slice(&info).ok()?))
             }));
         }
-        Ok(changes)
+        Ok(clients)
     }
 
     /// Who is on a channel, but for what stands under leases that have ended.
@@ -219,8 +210,9 @@ impl Session {
             JoinLeave::User => "user",
         };
         let seen = if *is_here { encode(&**info) } else { String::new() };
+        let there = if *connections > 0 { connections.to_string() } else { String::new() };
         let call = self.scripts.call(Script::Enter, &keys).arg(&**node).arg(&**client);
-        let call = call.arg(seen).arg(&info.user).arg(*connections).arg(mode);
+        let call = call.arg(seen).arg(&info.user).arg(there).arg(mode);
         let call = call.arg(self.names.topic(topic));
         let call = call.arg(envelope::placeless(&envelope::change_body(change, info)));
         call.arg(PRESENCE_TTL.as_millis() as u64).arg(self.servers.publish_word())

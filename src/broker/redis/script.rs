@@ -230,32 +230,49 @@ local dead = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now)
 return { renewed, redis.call('GET', KEYS[3]), nodes, dead, redis.call('HLEN', KEYS[4]) }
 ";
 
+/// Notes what stands of a user under a lease, or that nothing does; says whether the user came with it, or
+/// went.
+macro_rules! note_user {
+    () => {
+        r"
+local function note(key, user, lease, value)
+  local before = redis.call('HGET', key, user)
+  local entry = before and cjson.decode(before) or {}
+  entry[lease] = value ~= '' and value or nil
+  local after = next(entry)
+  if after then
+    redis.call('HSET', key, user, cjson.encode(entry))
+  else
+    redis.call('HDEL', key, user)
+  end
+  return (before == false) == (after ~= nil)
+end
+"
+    };
+}
+
 /// Keys: users, the users of a lease, leases. Arguments: a lease, a user, what stands of it there or nothing.
 /// Nothing is entered under a lease that is not there: nobody would clear it away. The answer says whether
 /// the user came with it or went, and how many are present then.
-const ROLL: &str = r"
+const ROLL: &str = concat!(
+    note_user!(),
+    r"
 local lease, user, value = ARGV[1], ARGV[2], ARGV[3]
 if value ~= '' and not redis.call('ZSCORE', KEYS[3], lease) then
   return redis.error_reply('NOLEASE the lease of the node has ended')
 end
-local before = redis.call('HGET', KEYS[1], user)
-local entry = before and cjson.decode(before) or {}
-entry[lease] = value ~= '' and value or nil
-local after = next(entry)
-if after then
-  redis.call('HSET', KEYS[1], user, cjson.encode(entry))
-else
-  redis.call('HDEL', KEYS[1], user)
-end
+local turn = note(KEYS[1], user, lease, value)
 redis.call(value ~= '' and 'SADD' or 'SREM', KEYS[2], user)
-local turn = (before == false) == (after ~= nil)
 return { turn and 1 or 0, redis.call('HLEN', KEYS[1]) }
-";
+"
+);
 
 /// Keys of a channel: connections by lease, users. Arguments: a lease, a connection, what others see of it
-/// or nothing if it left, its user, that user's connections there, what is told (off, client, user), by
+/// or nothing if it left, its user, that user's connections there or nothing, what is told (off, client, user), by
 /// which topic, as what, for how long it is kept, the word that publishes.
-const ENTER: &str = r"
+const ENTER: &str = concat!(
+    note_user!(),
+    r"
 local lease, client, user, mode = ARGV[1], ARGV[1] .. '/' .. ARGV[2], ARGV[4], ARGV[6]
 local turn
 if ARGV[3] == '' then
@@ -263,21 +280,14 @@ if ARGV[3] == '' then
 else
   turn = redis.call('HSET', KEYS[1], client, ARGV[3]) == 1
 end
-local before = redis.call('HGET', KEYS[2], user)
-local entry = before and cjson.decode(before) or {}
-entry[lease] = ARGV[5] ~= '0' and ARGV[5] or nil
-local after = next(entry)
-if after then
-  redis.call('HSET', KEYS[2], user, cjson.encode(entry))
-else
-  redis.call('HDEL', KEYS[2], user)
-end
-if mode == 'user' then turn = (before == false) == (after ~= nil) end
+local user_turn = note(KEYS[2], user, lease, ARGV[5])
+if mode == 'user' then turn = user_turn end
 if mode ~= 'off' and turn then redis.call(ARGV[10], ARGV[7], ARGV[8]) end
 redis.call('PEXPIRE', KEYS[1], ARGV[9])
 redis.call('PEXPIRE', KEYS[2], ARGV[9])
 return turn and 1 or 0
-";
+"
+);
 
 /// Keys of a channel: meta, connections by lease, users. Arguments: ttl of its meta, and of one that nothing
 /// was published to, ttl of the others.

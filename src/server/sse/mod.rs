@@ -56,7 +56,7 @@ async fn open<B>(
     source: Source<'_>,
 ) -> Result<Stream, Fault> {
     let Judged { who, expires, wanted } = judge(&shard.hub, request, source).await?;
-    let _expected = match &who.user {
+    let _hold = match &who.user {
         Some(user) => shard.hub.hold_user(user).await,
         None => None,
     };
