@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::envelope::{Envelope, spoken};
 use super::{Broker, BrokerStats, Topic, catch_up};
+use crate::channel::history::Position;
 use crate::channel::post::{Announcement, Change, Content, Post};
 use crate::channel::publication::Publication;
 use crate::channel::{Channel, State};
@@ -16,10 +17,21 @@ use crate::protocol::centrifuge::ClientInfo;
 use crate::ring::{Audience, Load};
 
 /// Gives what came by a topic to those that it is for, once the ring has room.
-pub(super) async fn deliver(hub: &Arc<Inner>, broker: &Broker, topic: Topic, payload: &Bytes) {
-    let Some(envelope) = Envelope::parse(payload) else {
-        return BrokerStats::add(&broker.stats.malformed, 1);
-    };
+pub(super) async fn deliver(hub: &Arc<Inner>, broker: &Broker, topic: &Topic, payload: &Bytes) {
+    match Envelope::parse(payload) {
+        Some(Envelope::Several(bodies)) => {
+            for body in bodies {
+                let envelope = Envelope::read(&body, Position::default());
+                deliver_one(hub, broker, topic, envelope).await;
+            }
+        }
+        envelope => deliver_one(hub, broker, topic, envelope).await,
+    }
+}
+
+async fn deliver_one(hub: &Arc<Inner>, broker: &Broker, topic: &Topic, envelope: Option<Envelope>) {
+    BrokerStats::add(&broker.stats.received, 1);
+    let Some(envelope) = envelope else { return BrokerStats::add(&broker.stats.malformed, 1) };
     match (topic, envelope) {
         (Topic::All, Envelope::Message(message, audience, position)) => {
             let publication = spoken(&message, position);
@@ -34,11 +46,11 @@ pub(super) async fn deliver(hub: &Arc<Inner>, broker: &Broker, topic: Topic, pay
             announce(hub, &hub.chat, change, info).await;
         }
         (Topic::Channel(name), Envelope::Publication(publication)) => {
-            publish(hub, broker, &name, publication).await;
+            publish(hub, broker, name, publication).await;
         }
-        (Topic::Channel(name), Envelope::Clear) => drop(hub.channels.clear(&name)),
+        (Topic::Channel(name), Envelope::Clear) => drop(hub.channels.clear(name)),
         (Topic::Channel(name), Envelope::Change(change, info)) => {
-            announce(hub, &name, change, info).await;
+            announce(hub, name, change, info).await;
         }
         (Topic::User(_), Envelope::Unicast(user, message)) => {
             let room = hub.ring.room().wait(message.len()).await;

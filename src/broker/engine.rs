@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::feed::Feed;
 use super::ledger::{Beat, Client, ClientChange, Turn, UserChange};
-use super::queue::Request;
+use super::parcel::Parcel;
 use super::topic::Topic;
 use super::{nats, redis};
 use crate::channel::history::Position;
@@ -85,7 +85,7 @@ pub(super) struct Entry {
 pub(super) struct Failure(String);
 
 /// Why one command was refused, as the broker says it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Refusal(String);
 
 impl Connector {
@@ -114,11 +114,11 @@ impl Session {
     /// Publishes, all in order; says of each what became of it.
     pub(super) async fn publish(
         &self,
-        batch: &[Request],
+        parcels: &[Parcel<'_>],
     ) -> Result<Vec<Result<Position, Refusal>>, Failure> {
         match self {
-            Self::Redis(session) => session.publish(batch).await,
-            Self::Nats(session) => session.publish(batch).await,
+            Self::Redis(session) => session.publish(parcels).await,
+            Self::Nats(session) => session.publish(parcels).await,
         }
     }
 

@@ -37,6 +37,8 @@ pub(crate) enum Envelope {
     Order(Box<RemoteOrder>),
     /// What a node tells itself, to see that it hears.
     Pulse(u64),
+    /// Bodies that were sent together, each to be [read](Self::read).
+    Several(Vec<Bytes>),
 }
 
 /// Which way someone went.
@@ -84,6 +86,7 @@ impl Envelope {
             LEAVE => Self::Change(Change::Leave, serde_json::from_slice(&meta).ok()?),
             ORDER => Self::Order(serde_json::from_slice(&meta).ok()?),
             PULSE => Self::Pulse(serde_json::from_slice(&meta).ok()?),
+            SEVERAL => Self::Several(several(&meta, payload)?),
             _ => return None,
         })
     }
@@ -148,6 +151,17 @@ pub(crate) fn pulse_body(number: u64) -> Bytes {
     body(PULSE, &number.to_string(), b"")
 }
 
+/// The body of all of these; of one, that itself.
+pub(crate) fn several_body<'a>(bodies: impl ExactSizeIterator<Item = &'a Bytes> + Clone) -> Bytes {
+    let mut first = bodies.clone();
+    if let (1, Some(only)) = (first.len(), first.next()) {
+        return only.clone();
+    }
+    let lengths: Vec<_> = bodies.clone().map(|body| body.len().to_string()).collect();
+    let payload: Vec<_> = bodies.map(|body| &body[..]).collect();
+    body(SEVERAL, &lengths.join(","), &payload.concat())
+}
+
 /// A body as a topic carries it that has no place in a stream.
 pub(crate) fn placeless(body: &[u8]) -> Vec<u8> {
     [b"0::", body].concat()
@@ -162,6 +176,7 @@ const JOIN: u8 = b'j';
 const LEAVE: u8 = b'l';
 const ORDER: u8 = b'o';
 const PULSE: u8 = b'i';
+const SEVERAL: u8 = b's';
 
 #[derive(Default, Deserialize, Serialize)]
 struct PublicationMeta {
@@ -187,6 +202,15 @@ fn body(kind: u8, meta: &str, payload: &[u8]) -> Bytes {
 fn split(bytes: &Bytes, at: u8) -> Option<(Bytes, Bytes)> {
     let index = bytes.iter().position(|byte| *byte == at)?;
     Some((bytes.slice(..index), bytes.slice(index + 1..)))
+}
+
+fn several(lengths: &[u8], mut payload: Bytes) -> Option<Vec<Bytes>> {
+    let lengths = std::str::from_utf8(lengths).ok()?.split(',');
+    let bodies = lengths.map(|length| {
+        let length = length.parse().ok().filter(|length| *length <= payload.len())?;
+        Some(payload.split_to(length))
+    });
+    bodies.collect()
 }
 
 fn publication(meta: &[u8], data: Bytes, position: Position) -> Option<Publication> {
@@ -256,10 +280,30 @@ mod tests {
     }
 
     #[test]
+    fn several_come_as_they_went_and_one_goes_alone() {
+        let bodies =
+            ["1", "", "[2,3]"].map(|data| publication_body(&Publication::new(data.into())));
+        assert_eq!(several_body(bodies[..1].iter()), bodies[0]);
+        let together = several_body(bodies.iter());
+        assert_eq!(&together[..], b"s5:4,3,8p0:1p0:p0:[2,3]");
+        let Some(Envelope::Several(read)) = parse("0::", &together) else { panic!() };
+        assert_eq!(read, bodies);
+    }
+
+    #[test]
     fn what_is_none_is_passed_over() {
-        for text in
-            ["", "1", "1:e", "x:e:p0:1", "1:e:p9:1", "1:e:?0:1", "1:e:p0:\u{fffd}", "0::u0:"]
-        {
+        for text in [
+            "",
+            "1",
+            "1:e",
+            "x:e:p0:1",
+            "1:e:p9:1",
+            "1:e:?0:1",
+            "1:e:p0:\u{fffd}",
+            "0::u0:",
+            "0::s1:9p0:1",
+            "0::s0:",
+        ] {
             let bytes = text.replace('\u{fffd}', "\u{80}").into_bytes();
             let bytes: Bytes =
                 if text.contains('\u{fffd}') { b"1:e:p0:\xff"[..].into() } else { bytes.into() };

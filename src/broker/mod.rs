@@ -30,6 +30,7 @@ mod ledger;
 mod nats;
 mod node;
 mod order;
+mod parcel;
 mod pulse;
 mod queue;
 mod redis;

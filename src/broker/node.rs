@@ -9,7 +9,7 @@ use super::entered::Entered;
 use super::feed::{Feed, Heard};
 use super::queue::Requests;
 use super::register;
-use super::{Broker, BrokerStats, check, clear, delivery, follow, pulse};
+use super::{Broker, BrokerStats, check, clear, delivery, follow, parcel, pulse};
 use crate::error::PublishError;
 use crate::hub::Inner;
 
@@ -78,7 +78,8 @@ async fn publish(
         () = requests.expire(hub) => std::future::pending().await,
     }
     loop {
-        let answers = session.publish(requests.next(hub, BATCH).await).await?;
+        let parcels = parcel::pack(requests.next(hub, BATCH).await);
+        let answers = parcel::unpack(&parcels, session.publish(&parcels).await?);
         for (request, answer) in requests.sent().zip(answers) {
             match answer {
                 Ok(position) => {
@@ -102,8 +103,7 @@ async fn receive(
 ) -> Result<Infallible, Failure> {
     loop {
         let Heard { topic, payload } = feed.next().await?;
-        BrokerStats::add(&broker.stats.received, 1);
-        delivery::deliver(hub, broker, topic, &payload).await;
+        delivery::deliver(hub, broker, &topic, &payload).await;
         feed.done(&payload);
     }
 }

@@ -12,6 +12,7 @@ on_both! {
     what_is_published_on_one_node_comes_on_all_in_one_order,
     a_client_that_comes_back_on_another_node_is_given_what_it_missed,
     a_channel_without_history_comes_on_all_nodes_too,
+    what_goes_together_comes_in_its_order_and_where_it_belongs,
     a_user_has_what_is_sent_to_it_on_every_node,
     the_chat_is_one_on_all_nodes,
     orders_reach_the_connections_of_every_node,
@@ -66,6 +67,23 @@ fn a_channel_without_history_comes_on_all_nodes_too(broker: &impl Broker) {
             (&push["pub"]["data"], &push["pub"]["info"]["user"]),
             (&json!("hi"), &json!("1"))
         );
+    }
+}
+
+fn what_goes_together_comes_in_its_order_and_where_it_belongs(broker: &impl Broker) {
+    let (here, there) = (node(&broker.url()), node(&broker.url()));
+    // Two subscribers, as between channels no order is promised.
+    let mut clients = [subscriber(&there, 1, "open:a"), subscriber(&there, 2, "open:b")];
+    // Short runs, long ones, and more than goes together.
+    let is_of_a = |i: usize| i < 100 && i % 3 == 0;
+    let data = |i: usize| json!([i, "x".repeat(i * 7)]);
+    for i in 0..300 {
+        let channel = if is_of_a(i) { "open:a" } else { "open:b" };
+        drop(here.hub.publish(channel, data(i).to_string()));
+    }
+    for i in 0..300 {
+        let (client, channel) = if is_of_a(i) { (0, "open:a") } else { (1, "open:b") };
+        clients[client].must_hear(channel, &data(i));
     }
 }
 

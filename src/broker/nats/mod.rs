@@ -29,7 +29,8 @@ use vault::Vault;
 
 use super::engine::{Failure, Refusal};
 use super::envelope;
-use super::queue::{Outgoing, Remember, Request};
+use super::parcel::Parcel;
+use super::queue::Remember;
 use super::topic::Topic;
 use crate::channel::history::Position;
 
@@ -58,12 +59,12 @@ impl Session {
     /// Publishes, all of a topic in order; says of each what became of it.
     pub(super) async fn publish(
         &self,
-        batch: &[Request],
+        parcels: &[Parcel<'_>],
     ) -> Result<Vec<Result<Position, Refusal>>, Failure> {
         // What is for everyone or for users is in one order too.
         let mut lanes = HashMap::<Option<&str>, Vec<usize>>::new();
-        for (index, request) in batch.iter().enumerate() {
-            let lane = match &request.outgoing.topic {
+        for (index, parcel) in parcels.iter().enumerate() {
+            let lane = match parcel.topic {
                 Topic::Channel(channel) => Some(&**channel),
                 _ => None,
             };
@@ -72,12 +73,12 @@ impl Session {
         let lanes = lanes.into_values().map(async |lane| {
             let mut answers = Vec::with_capacity(lane.len());
             for index in lane {
-                answers.push((index, self.publish_one(&batch[index].outgoing).await?));
+                answers.push((index, self.publish_one(&parcels[index]).await?));
             }
             Ok::<_, Failure>(answers)
         });
         let mut answers: Vec<_> = try_join_all(lanes).await?.into_iter().flatten().collect();
-        if batch.iter().any(|request| request.outgoing.remember.is_none()) {
+        if parcels.iter().any(|parcel| parcel.remember.is_none()) {
             self.confirm().await?;
         }
         answers.sort_unstable_by_key(|(index, _)| *index);
@@ -110,11 +111,11 @@ impl Session {
 
     async fn publish_one(
         &self,
-        Outgoing { topic, body, remember, .. }: &Outgoing,
+        Parcel { topic, body, remember, .. }: &Parcel<'_>,
     ) -> Result<Result<Position, Refusal>, Failure> {
-        let key = remember.as_ref().and_then(|it| it.key.as_deref().map(|key| (&it.channel, key)));
+        let key = remember.and_then(|it| it.key.as_deref().map(|key| (&it.channel, key)));
         let id = key.map(|(channel, key)| names::message_id(channel, key));
-        let published = match remember.as_ref().map(store_of) {
+        let published = match remember.map(store_of) {
             Some(Store::History) => {
                 self.append(self.names.stored(Store::History, topic), body, id.as_deref()).await
             }

@@ -16,7 +16,8 @@ use servers::{Routed, Servers};
 
 use super::engine::{Failure, Read, Refusal, Stream, Watched};
 use super::envelope;
-use super::queue::{Outgoing, Remember, Request};
+use super::parcel::Parcel;
+use super::queue::Remember;
 use super::topic::{Names, Topic};
 use crate::channel::history::Position;
 
@@ -33,9 +34,9 @@ impl Session {
     /// Publishes, all in order; says of each what became of it.
     pub(super) async fn publish(
         &self,
-        batch: &[Request],
+        parcels: &[Parcel<'_>],
     ) -> Result<Vec<Result<Position, Refusal>>, Failure> {
-        let commands = batch.iter().map(|request| self.command(&request.outgoing)).collect();
+        let commands = parcels.iter().map(|parcel| self.command(parcel)).collect();
         let answers = self.servers.all(commands).await?;
         Ok(answers.into_iter().map(|answer| script::place(answer?)).collect())
     }
@@ -94,7 +95,7 @@ impl Session {
         })
     }
 
-    fn command(&self, Outgoing { topic, body, remember, .. }: &Outgoing) -> Routed {
+    fn command(&self, Parcel { topic, body, remember, .. }: &Parcel<'_>) -> Routed {
         match remember {
             Some(remember) => {
                 let by = (self.servers.publish_word(), self.names.topic(topic));
