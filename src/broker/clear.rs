@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::engine::{Failure, Session};
+use super::engine::{Failure, Fault, Session};
 use super::ledger::{ClientChange, Turn};
 use super::{Broker, topic_of};
 use crate::config::JoinLeave;
@@ -23,7 +23,15 @@ pub(super) async fn run(
         let leases = broker.ledger.to_clear.take(1).await;
         let mut left = Vec::new();
         for lease in leases.items() {
-            if !session.claim(lease).await? || !clear(hub, session, lease).await? {
+            let is_clear = match clear(hub, session, lease).await {
+                Ok(is_clear) => is_clear,
+                Err(Fault::Failed(failure)) => return Err(failure),
+                Err(Fault::Refused(refusal)) => {
+                    tracing::debug!(%refusal, "the broker does not let what a node left be cleared away");
+                    false
+                }
+            };
+            if !is_clear {
                 left.push(lease.clone());
             }
         }
@@ -36,8 +44,11 @@ pub(super) async fn run(
     }
 }
 
-/// Clears away what stands under a lease; false if something was refused.
-async fn clear(hub: &Inner, session: &Session, lease: &str) -> Result<bool, Failure> {
+/// Clears away what stands under a lease; false if another node does, or something was refused.
+async fn clear(hub: &Inner, session: &Session, lease: &str) -> Result<bool, Fault> {
+    if !session.claim(lease, hub.config.broker.lease).await? {
+        return Ok(false);
+    }
     tracing::info!(lease, "a node is gone; clearing away what it had entered");
     let (users, clients) = (session.users_of(lease).await?, session.clients_of(lease).await?);
     let mut is_clear = true;

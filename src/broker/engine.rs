@@ -88,6 +88,13 @@ pub(super) struct Failure(String);
 #[derive(Clone, Debug)]
 pub(super) struct Refusal(String);
 
+/// Either of them, for what takes several commands.
+#[derive(Debug)]
+pub(super) enum Fault {
+    Refused(Refusal),
+    Failed(Failure),
+}
+
 impl Connector {
     pub(super) fn new(config: &Config, uid: &str) -> Result<Self, ConnectError> {
         Ok(match config.broker.kind {
@@ -111,7 +118,7 @@ impl Connector {
 }
 
 impl Session {
-    /// Publishes, all in order; says of each what became of it.
+    /// Publishes, all of a topic in order; says of each what became of it.
     pub(super) async fn publish(
         &self,
         parcels: &[Parcel<'_>],
@@ -203,11 +210,11 @@ impl Session {
         }
     }
 
-    /// Whether it is this node that clears away what a dead one has left.
-    pub(super) async fn claim(&self, node: &str) -> Result<bool, Failure> {
+    /// Whether it is this node that clears away what a dead one has left, whose lease lasts so long.
+    pub(super) async fn claim(&self, node: &str, ttl: Duration) -> Result<bool, Failure> {
         match self {
             Self::Redis(session) => session.claim(node).await,
-            Self::Nats(session) => session.claim(node).await,
+            Self::Nats(session) => session.claim(node, ttl).await,
         }
     }
 
@@ -234,7 +241,7 @@ impl Session {
     }
 
     /// What it takes for all users of a node to be gone.
-    pub(super) async fn users_of(&self, node: &str) -> Result<Vec<UserChange>, Failure> {
+    pub(super) async fn users_of(&self, node: &str) -> Result<Vec<UserChange>, Fault> {
         match self {
             Self::Redis(session) => session.users_of(node).await,
             Self::Nats(session) => session.users_of(node).await,
@@ -245,7 +252,7 @@ impl Session {
     pub(super) async fn clients_of(
         &self,
         node: &str,
-    ) -> Result<Vec<(Client, Arc<ClientInfo>)>, Failure> {
+    ) -> Result<Vec<(Client, Arc<ClientInfo>)>, Fault> {
         match self {
             Self::Redis(session) => session.clients_of(node).await,
             Self::Nats(session) => session.clients_of(node).await,
@@ -297,6 +304,18 @@ impl Refusal {
     }
 }
 
+impl From<Refusal> for Fault {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<Failure> for Fault {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -308,3 +327,23 @@ impl fmt::Display for Refusal {
         f.write_str(&self.0)
     }
 }
+
+/// A name that no stream had before.
+pub(super) fn new_epoch() -> Arc<str> {
+    format!("{:08x}", uuid::Uuid::new_v4().as_fields().0).into()
+}
+
+/// How long a stream's place is kept after its last publication or reading: longer than what is in it, so
+/// that who comes back late is told that it lacks something, and not given another stream's beginning.
+pub(super) fn place_ttl(ttl: Duration) -> Duration {
+    PLACE_TTL.max(ttl * 2)
+}
+
+/// The least of them.
+pub(super) const PLACE_TTL: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How long an idempotency key is remembered: as long as on one node.
+pub(super) const KEY_TTL: Duration = Duration::from_secs(5 * 60);
+
+/// How long clearing away what a dead node has left may take before another node tries.
+pub(super) const CLAIM: Duration = Duration::from_secs(30);

@@ -1,16 +1,16 @@
 //! The ledger as Redis keeps it: leases in one sorted set, by when they end, and who is here in hashes
 //! whose fields begin with the name of the lease that they stand under.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ::redis::Value;
 
-use super::script::{Script, array, bulk, new_epoch, strange};
+use super::script::{Script, array, bulk, strange};
 use super::servers::Routed;
 use super::{Session, envelope};
-use crate::broker::engine::{Failure, Refusal};
+use crate::broker::engine::{CLAIM, Failure, Fault, Refusal, new_epoch};
+use crate::broker::entry::Entry;
 use crate::broker::envelope::Change;
 use crate::broker::ledger::{Beat, Client, ClientChange, Node, Turn, UserChange};
 use crate::config::JoinLeave;
@@ -29,7 +29,7 @@ impl Session {
         let claim = format!("claim:{node}");
         let keys = ["nodes", "infos", "epoch", "roll", &claim].map(|what| self.names.common(what));
         let call = self.scripts.call(Script::Beat, &keys).arg(node).arg(info);
-        let call = call.arg(usize::from(is_held)).arg(ttl.as_millis() as u64).arg(new_epoch());
+        let call = call.arg(usize::from(is_held)).arg(ttl.as_millis() as u64).arg(&*new_epoch());
         Ok(self.one(call).await?.and_then(|answer| beat(answer).ok_or_else(strange)))
     }
 
@@ -106,20 +106,20 @@ impl Session {
     }
 
     /// What it takes for all users of a node to be gone.
-    pub(in crate::broker) async fn users_of(&self, node: &str) -> Result<Vec<UserChange>, Failure> {
+    pub(in crate::broker) async fn users_of(&self, node: &str) -> Result<Vec<UserChange>, Fault> {
         let users = self.members(&self.names.common(&format!("users:{node}"))).await?;
         let mut changes = Vec::new();
         for users in users.chunks(1000) {
             let roll = self.names.common("roll");
             let get = Routed::new(&roll, "HMGET").arg(&roll).arg(users);
-            let Ok(Value::Array(entries)) = self.one(get).await? else { continue };
-            let entries = entries.into_iter().map(|entry| bulk(entry).and_then(|it| entry_of(&it)));
-            changes.extend(users.iter().zip(entries).filter_map(|(user, entry)| {
-                let value = entry?.remove(node)?;
-                let (_, name) = value.split_once(':')?;
-                let (node, user) = (node.into(), UserId::parse(user).ok()?);
-                Some(UserChange { node, user, name: name.into(), connections: None })
-            }));
+            let Value::Array(entries) = self.one(get).await?? else { return Err(strange().into()) };
+            let entries = entries.into_iter().map(|entry| Entry::parse(&bulk(entry)?));
+            changes.extend(
+                users
+                    .iter()
+                    .zip(entries)
+                    .filter_map(|(user, entry)| entry?.end(node, UserId::parse(user).ok()?)),
+            );
         }
         Ok(changes)
     }
@@ -128,7 +128,7 @@ impl Session {
     pub(in crate::broker) async fn clients_of(
         &self,
         node: &str,
-    ) -> Result<Vec<(Client, Arc<ClientInfo>)>, Failure> {
+    ) -> Result<Vec<(Client, Arc<ClientInfo>)>, Fault> {
         let channels = self.members(&self.names.common(&format!("channels:{node}"))).await?;
         let mut clients = Vec::new();
         for channel in channels {
@@ -185,17 +185,15 @@ impl Session {
         let get = Routed::new(&roll, "HGET").arg(&roll).arg(user.to_string());
         let answer = self.one(get).await.map_err(|failure| failure.to_string())?;
         let answer = answer.map_err(|refusal| refusal.to_string())?;
-        let Some(entry) = bulk(answer).and_then(|entry| entry_of(&entry)) else { return Ok(0) };
-        let counts = entry.iter().filter(|(lease, _)| !ended.contains(lease));
-        let counts = counts.filter_map(|(_, value)| value.split_once(':')?.0.parse::<usize>().ok());
-        Ok(counts.sum())
+        let entry = bulk(answer).and_then(|entry| Entry::parse(&entry));
+        Ok(entry.unwrap_or_default().connections(ended))
     }
 
     fn enter_user(&self, change: &UserChange) -> Routed {
-        let UserChange { node, user, name, connections } = change;
+        let UserChange { node, user, .. } = change;
         let users = self.names.common(&format!("users:{node}"));
         let keys = [self.names.common("roll"), users, self.names.common("nodes")];
-        let value = connections.map_or_else(String::new, |count| format!("{count}:{name}"));
+        let value = Entry::value(change).unwrap_or_default();
         self.scripts.call(Script::Roll, &keys).arg(&**node).arg(user.to_string()).arg(value)
     }
 
@@ -218,26 +216,24 @@ impl Session {
         call.arg(PRESENCE_TTL.as_millis() as u64).arg(self.servers.publish_word())
     }
 
-    async fn members(&self, key: &str) -> Result<Vec<String>, Failure> {
+    async fn members(&self, key: &str) -> Result<Vec<String>, Fault> {
         let members = Routed::new(key, "SMEMBERS").arg(key);
-        let members = match self.one(members).await? {
-            Ok(Value::Set(members) | Value::Array(members)) => members,
-            _ => Vec::new(),
+        let (Value::Set(members) | Value::Array(members)) = self.one(members).await?? else {
+            return Err(strange().into());
         };
         let text = |value| bulk(value).and_then(|bytes| String::from_utf8(bytes).ok());
         Ok(members.into_iter().filter_map(text).collect())
     }
 
     /// What stands under a lease in a hash.
-    async fn under(&self, key: &str, node: &str) -> Result<Vec<(String, Vec<u8>)>, Failure> {
+    async fn under(&self, key: &str, node: &str) -> Result<Vec<(String, Vec<u8>)>, Fault> {
         let (mut found, mut cursor) = (Vec::new(), b"0".to_vec());
         let prefix = format!("{node}/");
         loop {
             let scan = Routed::new(key, "HSCAN").arg(key).arg(&cursor[..]);
             let scan = scan.arg("MATCH").arg(format!("{prefix}*")).arg("COUNT").arg(1000);
-            let answer = self.one(scan).await?;
-            let answer = answer.map_err(|refusal| Failure::new(refusal.to_string()))?;
-            let Some([next, entries]) = array(answer) else { return Ok(found) };
+            let answer = self.one(scan).await??;
+            let [next, entries] = array(answer).ok_or_else(strange)?;
             for (field, value) in pairs(entries) {
                 let field = String::from_utf8(field).ok();
                 let name = field.as_deref().and_then(|field| field.strip_prefix(&prefix));
@@ -249,11 +245,6 @@ impl Session {
             }
         }
     }
-}
-
-/// What stands of a user, by lease.
-fn entry_of(text: &[u8]) -> Option<BTreeMap<String, String>> {
-    serde_json::from_slice(text).ok()
 }
 
 fn beat(answer: Value) -> Option<Beat> {
@@ -316,6 +307,3 @@ fn pairs(value: Value) -> Vec<(Vec<u8>, Vec<u8>)> {
 /// How long what stands of a channel is kept after the last change: for when no node is left to clear it
 /// away.
 const PRESENCE_TTL: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// How long clearing away may take before another node tries.
-const CLAIM: Duration = Duration::from_secs(30);

@@ -3,6 +3,7 @@
 mod connect;
 mod error;
 mod lease;
+mod names;
 mod script;
 mod servers;
 
@@ -11,6 +12,7 @@ use std::fmt;
 use ::redis::Value;
 pub(super) use connect::Connector;
 pub(super) use error::ConnectError;
+use names::Names;
 use script::Scripts;
 use servers::{Routed, Servers};
 
@@ -18,7 +20,7 @@ use super::engine::{Failure, Read, Refusal, Stream, Watched};
 use super::envelope;
 use super::parcel::Parcel;
 use super::queue::Remember;
-use super::topic::{Names, Topic};
+use super::topic::Topic;
 use crate::channel::history::Position;
 
 /// Connections to one server, or to each of a cluster, for as long as all of them last.

@@ -9,7 +9,9 @@ use bytes::Bytes;
 
 use super::servers::Routed;
 use super::{Names, Remember};
-use crate::broker::engine::{Entry, Read, Refusal, Stream, Watched};
+use crate::broker::engine::{
+    Entry, KEY_TTL, PLACE_TTL, Read, Refusal, Stream, Watched, new_epoch, place_ttl,
+};
 use crate::channel::history::Position;
 
 /// What is done in one step.
@@ -55,23 +57,23 @@ impl Scripts {
         keys.extend(key.as_ref().map(|key| names.key(channel, "key:") + key));
         let size = if window.is_open() { window.size } else { 0 };
         let call = self.call(Script::Publish, &keys).arg(topic).arg(&body[..]).arg(size);
-        let call = call.arg(millis(window.ttl)).arg(millis(meta_ttl(window.ttl)));
-        call.arg(new_epoch()).arg(millis(KEY_TTL)).arg(word)
+        let call = call.arg(millis(window.ttl)).arg(millis(place_ttl(window.ttl)));
+        call.arg(&*new_epoch()).arg(millis(KEY_TTL)).arg(word)
     }
 
     /// Reads a stream.
     pub(super) fn read(&self, names: &Names, Read { channel, from, ttl }: &Read) -> Routed {
         let keys = [names.key(channel, "meta"), names.key(channel, "stream")];
         let Position { offset, epoch } = from.clone().unwrap_or_default();
-        let call = self.call(Script::Read, &keys).arg(offset).arg(&*epoch).arg(new_epoch());
-        call.arg(millis(meta_ttl(*ttl))).arg(millis(UNUSED_TTL)).arg(READ_MAX)
+        let call = self.call(Script::Read, &keys).arg(offset).arg(&*epoch).arg(&*new_epoch());
+        call.arg(millis(place_ttl(*ttl))).arg(millis(UNUSED_TTL)).arg(READ_MAX)
     }
 
     /// Asks where a stream stands.
     pub(super) fn place(&self, names: &Names, Watched { channel, ttl }: &Watched) -> Routed {
         let keys = ["meta", "present", "users"].map(|what| names.key(channel, what));
         let call = self.call(Script::Place, &keys);
-        call.arg(millis(meta_ttl(*ttl))).arg(millis(UNUSED_TTL)).arg(millis(META_TTL))
+        call.arg(millis(place_ttl(*ttl))).arg(millis(UNUSED_TTL)).arg(millis(PLACE_TTL))
     }
 }
 
@@ -138,23 +140,6 @@ pub(super) fn strange() -> Refusal {
 fn millis(duration: Duration) -> u64 {
     duration.as_millis() as u64
 }
-
-/// A place is known for longer than what is in it, so that who comes back late is told that it lacks
-/// something, and not given another stream's beginning.
-fn meta_ttl(ttl: Duration) -> Duration {
-    META_TTL.max(ttl * 2)
-}
-
-/// A name that no stream of the channel had before.
-pub(super) fn new_epoch() -> String {
-    format!("{:08x}", uuid::Uuid::new_v4().as_fields().0)
-}
-
-/// How long a stream's place is kept after its last publication or reading.
-const META_TTL: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// How long an idempotency key is remembered: as long as on one node.
-const KEY_TTL: Duration = Duration::from_secs(5 * 60);
 
 /// Keys: meta, stream and perhaps that of an idempotency key. Arguments: topic, body, size, ttl of the
 /// stream and of its meta, the epoch of a stream that begins, ttl of the key, the word that publishes.
