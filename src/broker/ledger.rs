@@ -197,14 +197,16 @@ impl Ledger {
         let Beat { is_renewed, epoch, nodes, ended, present } = beat;
         self.set_present(present);
         let mut lease = self.lease();
+        let has_lost_all = !lease.epoch.is_empty() && epoch != lease.epoch;
+        let is_renewed = is_renewed && !has_lost_all;
         if !is_renewed {
             // What may have been entered under it after it was cleared away is to go too.
             self.to_clear.add(lease.name.clone());
             lease.losses += 1;
             lease.name = lease_name(&self.uid, lease.losses);
-            lease.is_quiet = epoch != lease.epoch;
+            lease.is_quiet = has_lost_all;
             tracing::warn!(
-                has_lost_all = lease.is_quiet,
+                has_lost_all,
                 "the broker let go of what this node had entered; entering it anew"
             );
         } else if !lease.is_held {
@@ -239,7 +241,9 @@ mod tests {
         assert_eq!(ledger.lease_to_renew(), ("n.1".into(), false));
         assert!(!ledger.lease().is_quiet);
         ledger.renewed(beat(true, "e", &[]));
-        ledger.renewed(beat(false, "another", &[]));
+        // What was entered can be gone though the lease is not.
+        ledger.renewed(beat(true, "another", &[]));
+        assert_eq!(ledger.lease_to_renew(), ("n.2".into(), false));
         assert!(ledger.lease().is_quiet);
     }
 

@@ -21,6 +21,7 @@ mod courier;
 mod delivery;
 mod engine;
 mod entered;
+mod entry;
 pub(crate) mod envelope;
 mod feed;
 mod follow;

@@ -56,4 +56,4 @@ fn parcel(requests: &[Request]) -> Parcel<'_> {
 }
 
 /// Bytes that go together: as many as make what is sent once small beside them.
-const MAX_BYTES: usize = 64 << 10;
+pub(super) const MAX_BYTES: usize = 64 << 10;

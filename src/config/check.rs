@@ -115,6 +115,11 @@ impl Config {
         {
             faults.push(format!("chat.channel: {}", unknown(name)));
         }
+        if self.broker.kind == BrokerKind::Nats && limits.channel_bytes > NATS_CHANNEL_BYTES {
+            faults.push(format!(
+                "limits.channel_bytes: over {NATS_CHANNEL_BYTES}, which NATS does not take; lower it"
+            ));
+        }
         if chat.channel.len() > limits.channel_bytes {
             faults.push("chat.channel: is longer than limits.channel_bytes; shorten it".to_owned());
         }
@@ -170,6 +175,10 @@ fn describe(setting: &Setting, config: &Config) -> String {
 fn unknown(namespace: &str) -> String {
     format!("there is no namespace {namespace}; add [{NAMESPACE}.{namespace}]")
 }
+
+/// Bytes of a channel's name that with others still fit the longest line that a server of NATS reads, 4 KiB,
+/// where each may take three.
+const NATS_CHANNEL_BYTES: usize = 1024;
 
 /// Bytes of SHA-256, and so of the shortest key for it (RFC 7518 section 3.2).
 const HASH_BYTES: usize = 32;
@@ -230,6 +239,10 @@ mod tests {
             (|c| c.channel.recovery = Recovery::Stream, "channel.recovery"),
             (|c| c.channel.max_bytes = 65 << 10, "channel.max_bytes"),
             (|c| c.hook = hook(|it| it.secret = None), "hook.secret"),
+            (
+                |c| (c.broker.kind, c.limits.channel_bytes) = (BrokerKind::Nats, 2000),
+                "limits.channel_bytes: over 1024, which NATS does not take",
+            ),
             (|c| c.hook = hook(|it| it.calls.clear()), "hook.calls"),
         ] {
             let text = fault(set);

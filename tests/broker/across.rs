@@ -1,5 +1,7 @@
 //! What is done on one node and seen on another.
 
+use std::time::Duration;
+
 use fanfare::UserId;
 use serde_json::json;
 
@@ -13,6 +15,7 @@ on_both! {
     a_client_that_comes_back_on_another_node_is_given_what_it_missed,
     a_channel_without_history_comes_on_all_nodes_too,
     what_goes_together_comes_in_its_order_and_where_it_belongs,
+    nodes_that_publish_to_one_channel_at_once_all_come_through,
     a_user_has_what_is_sent_to_it_on_every_node,
     the_chat_is_one_on_all_nodes,
     orders_reach_the_connections_of_every_node,
@@ -75,7 +78,7 @@ fn what_goes_together_comes_in_its_order_and_where_it_belongs(broker: &impl Brok
     // Two subscribers, as between channels no order is promised.
     let mut clients = [subscriber(&there, 1, "open:a"), subscriber(&there, 2, "open:b")];
     // Short runs, long ones, and more than goes together.
-    let is_of_a = |i: usize| i < 100 && i % 3 == 0;
+    let is_of_a = |i: usize| i < 100 && i.is_multiple_of(3);
     let data = |i: usize| json!([i, "x".repeat(i * 7)]);
     for i in 0..300 {
         let channel = if is_of_a(i) { "open:a" } else { "open:b" };
@@ -85,6 +88,19 @@ fn what_goes_together_comes_in_its_order_and_where_it_belongs(broker: &impl Brok
         let (client, channel) = if is_of_a(i) { (0, "open:a") } else { (1, "open:b") };
         clients[client].must_hear(channel, &data(i));
     }
+}
+
+fn nodes_that_publish_to_one_channel_at_once_all_come_through(broker: &impl Broker) {
+    let patient = |config: &mut fanfare::Config| config.broker.timeout = Duration::from_secs(20);
+    let nodes = [(); 3].map(|()| node_with(&broker.url(), patient));
+    let mut client = subscriber(&nodes[0], 1, "news:a");
+    let publish = |node: &TestServer| {
+        let receipts: Vec<_> =
+            (0..700).map(|i| node.hub.publish("news:a", i.to_string())).collect();
+        receipts.into_iter().for_each(|receipt| drop(receipt.wait().unwrap()));
+    };
+    std::thread::scope(|scope| nodes.iter().for_each(|node| drop(scope.spawn(|| publish(node)))));
+    hear_up_to(&mut client, 0, 2100);
 }
 
 fn a_user_has_what_is_sent_to_it_on_every_node(broker: &impl Broker) {
@@ -203,7 +219,7 @@ fn what_a_node_was_given_before_it_ended_comes_on_the_others(broker: &impl Broke
     let (ending, here) = (node(&broker.url()), node(&broker.url()));
     let mut client = subscriber(&here, 1, "news:a");
     // Nobody waits for these, so no socket keeps the node from ending.
-    (1..=2000).for_each(|i| drop(ending.hub.publish("news:a", i.to_string())));
+    (1..=500).for_each(|i| drop(ending.hub.publish("news:a", i.to_string())));
     drop(ending);
-    hear_up_to(&mut client, 0, 2000);
+    hear_up_to(&mut client, 0, 500);
 }

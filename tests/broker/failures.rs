@@ -3,8 +3,10 @@
 
 use std::time::{Duration, Instant};
 
+use fanfare::config::{JoinLeave, Switch};
 use serde_json::{Value, json};
 
+use crate::client::namespace;
 use crate::node::{Broker, node, node_with, on_both, subscriber};
 use crate::proxy::Proxy;
 use crate::steps::{hear_up_to, publish_until_accepted, within_five_seconds};
@@ -122,12 +124,21 @@ fn who_is_here_does_not_leave_for_a_broker_that_was_away_longer_than_leases_last
 ) {
     let announce = |config: &mut fanfare::Config| {
         config.chat.announce = fanfare::config::Announce::User;
+        namespace(config, "room", |room| {
+            room.presence = Switch::On;
+            room.join_leave = JoinLeave::Client;
+        });
     };
     let (here, there) = (node_with(&broker.url(), announce), node_with(&broker.url(), announce));
     let mut watcher = here.open(1);
     watcher.read_text();
     let _other = there.open(42);
     assert!(watcher.read_text().contains(r#""user_joined","user_id":42"#));
+    let mut listener = here.client(1);
+    listener.call("subscribe", &json!({"channel": "room:a", "join_leave": true}));
+    assert_eq!(listener.push()["join"]["info"]["user"], "1");
+    let _guest = subscriber(&there, 42, "room:a");
+    assert_eq!(listener.push()["join"]["info"]["user"], "42");
     broker.kill();
     std::thread::sleep(Duration::from_secs(6));
     broker.restart();
@@ -136,4 +147,7 @@ fn who_is_here_does_not_leave_for_a_broker_that_was_away_longer_than_leases_last
     std::thread::sleep(Duration::from_secs(6));
     here.hub.broadcast("still here").wait().unwrap();
     assert_eq!(watcher.read_text(), "still here");
+    assert_eq!(listener.push()["message"]["data"], "still here");
+    here.publish("room:a", &json!("still here"));
+    listener.must_hear("room:a", &json!("still here"));
 }

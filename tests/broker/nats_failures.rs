@@ -7,6 +7,7 @@ use fanfare::{Config, Hub};
 use serde_json::{Value, json};
 
 use crate::daemon::free_port;
+use crate::lines::Lines;
 use crate::nats::Nats;
 use crate::node::{Broker, node, node_with, subscriber};
 use crate::proxy::Proxy;
@@ -29,7 +30,7 @@ fn refusal(url: &str, set: impl FnOnce(&mut Config)) -> String {
 
 #[test]
 fn a_slow_consumer_lacks_nothing() {
-    let nats = Nats::with_buffers_of(64 << 10);
+    let nats = Nats::with_buffers_of(512 << 10);
     let proxy = Proxy::to(nats.port());
     let far = node_with(&nats.url_by(&proxy), |config| {
         // All that it lacks comes to its client at once.
@@ -149,20 +150,6 @@ fn what_was_published_and_never_heard_is_found_in_the_stream() {
 }
 
 #[test]
-fn many_nodes_that_publish_to_one_channel_at_once_take_one_place_each() {
-    let nats = Nats::start();
-    let nodes = [node(&nats.url()), node(&nats.url()), node(&nats.url())];
-    let mut client = subscriber(&nodes[0], 1, "news:a");
-    std::thread::scope(|scope| {
-        for node in &nodes {
-            scope.spawn(|| (0..50).for_each(|i| node.publish("news:a", &json!(i))));
-        }
-    });
-    hear_up_to(&mut client, 0, 150);
-    assert_eq!(nodes[2].result("history", &json!({"channel": "news:a"}))["offset"], 150);
-}
-
-#[test]
 fn a_stream_that_lost_its_end_is_another_one() {
     let mut nats = Nats::start();
     let node = node(&nats.url());
@@ -184,9 +171,34 @@ fn a_stream_that_lost_its_end_is_another_one() {
 }
 
 #[test]
+fn who_listens_to_all_there_is_hinders_nobody() {
+    let nats = Nats::start();
+    let mut listener = Lines::connect(nats.address());
+    listener.read();
+    listener.send(r#"CONNECT {"verbose":false}"#);
+    listener.send("SUB > 1");
+    assert_eq!(listener.ask("PING"), "PONG");
+    let node = node(&nats.url());
+    assert_eq!(node.try_publish("open:a", &json!(1)), Ok(0));
+}
+
+#[test]
+fn what_was_entered_is_entered_anew_if_its_stream_alone_is_lost() {
+    let nats = Nats::start();
+    let node = node(&nats.url());
+    let _client = subscriber(&node, 42, "news:a");
+    let stats = || node.result("presence_stats", &json!({"channel": "news:a"}));
+    wait_until("the client is entered", || stats()["num_clients"] == 1);
+    nats.ask("STREAM.DELETE.fanfare-v1-clients", "");
+    wait_until("it is told", || node.readiness("?strict").0 == 503);
+    node.until_trusted();
+    wait_until("the client is entered anew", || stats()["num_clients"] == 1);
+}
+
+#[test]
 fn a_node_that_does_not_come_in_says_why_at_once() {
     let nats = Nats::with(&["--user", "x", "--pass", "y"]);
-    let bare = Nats::without_jetstream();
+    let (bare, narrow) = (Nats::without_jetstream(), Nats::with_buffers_of(64 << 10));
     let (redis, silent) = (Redis::start(), Proxy::to(nats.port()));
     silent.hold();
     let nobody = format!("nats://127.0.0.1:{}", free_port());
@@ -194,6 +206,7 @@ fn a_node_that_does_not_come_in_says_why_at_once() {
         (nobody.clone(), "Connection refused (os error 111); is the server running there?"),
         (nats.url(), "Authorization Violation; check broker.nats.user and broker.nats.password"),
         (bare.url(), "has no JetStream; start it with -js"),
+        (narrow.url(), "has a max_payload of 16384; set it to 131072 or more, or lower limits.me"),
         (format!("tls://{}", bare.address()), "; does the server there speak TLS?"),
         (nats.url_by(&silent), "nothing answers there in time; is it a server of NATS?"),
         (redis.url().replace("redis", "nats"), "nothing answers there in time"),

@@ -19,6 +19,7 @@ use super::trouble::Trouble;
 use super::vault::Vault;
 use super::{Clock, PATIENCE, Session, streams};
 use crate::broker::feed::{Feed, Inlet};
+use crate::broker::parcel;
 use crate::config::Config;
 
 /// Where the servers are, and how to come in.
@@ -44,6 +45,11 @@ pub(crate) enum ConnectError {
     Refused { address: String, error: String, advice: &'static str },
     #[error("broker.nats.url: {address} is version {version}; use 2.9 or later")]
     Version { address: String, version: String },
+    #[error(
+        "broker.nats.url: {address} has a max_payload of {max}; set it to {least} or more, or lower \
+         limits.message_bytes"
+    )]
+    Payload { address: String, max: usize, least: usize },
     #[error("broker.nats.url: {address} has no JetStream; start it with -js")]
     NoJetStream { address: String },
     #[error("broker.nats.url: {address} does not keep the stream {stream}: {error}")]
@@ -77,6 +83,7 @@ impl Connector {
         let (server, line) = self.dial().await?;
         let address = address(&server);
         check_version(&address, &line.info.version)?;
+        self.check_payload(&address, line.info.max_payload)?;
         let entered = tokio::time::timeout(PATIENCE, self.enter(&server, &address, line)).await;
         entered.unwrap_or_else(|_| Err(refused(&address, SLOW.to_owned())))
     }
@@ -90,6 +97,13 @@ impl Connector {
         let (inlet, feed) = Feed::new(self.config.limits.broker_bytes);
         let inlet = Arc::new(inlet);
         let client = self.client(server, &inlet).await?;
+        // What one server says of subscriptions holds for no other, and a name may lead to several.
+        if client.server_info().server_id != line.info.server_id {
+            return Err(refused(
+                address,
+                "two servers answer there by turns; name one each".to_owned(),
+            ));
+        }
         let vault = Vault::new(client.clone(), self.names.clone());
         vault.check().await.map_err(|trouble| match trouble {
             Trouble::Lost(error) => refused(address, error),
@@ -156,29 +170,34 @@ impl Connector {
                 }
                 std::future::ready(())
             });
-        let Guest { user, password, token } = &self.guest;
-        let [password, token] = [password, token].map(|secret| {
-            secret.as_ref().map(|it| String::from_utf8_lossy(it.expose()).into_owned())
-        });
-        if !user.is_empty() {
-            options = options.user_and_password(user.clone(), password.unwrap_or_default());
+        let [password, token] = self.guest.secrets();
+        if !self.guest.user.is_empty() {
+            let user = self.guest.user.clone();
+            options = options.user_and_password(user, password.unwrap_or_default());
         }
         if let Some(token) = token {
             options = options.token(token);
         }
-        let ca_file = &self.config.broker.nats.ca_file;
-        if !ca_file.is_empty() {
-            options = options.add_root_certificates(ca_file.into());
-        }
+        options = options.tls_client_config((*self.trust).clone());
         let connected = options.connect(server.clone()).await;
         connected.map_err(|error| refused(&address(server), error.to_string()))
+    }
+
+    /// What is published must not fit by chance.
+    fn check_payload(&self, address: &str, max: usize) -> Result<(), ConnectError> {
+        let least = self.config.limits.message_bytes + parcel::MAX_BYTES;
+        if max < least {
+            return Err(ConnectError::Payload { address: address.to_owned(), max, least });
+        }
+        Ok(())
     }
 
     async fn clock(&self, vault: &Vault) -> Result<Clock, Trouble> {
         let (subject, at) = (self.names.clock(), Instant::now());
         vault.put(subject.clone(), None, None, Bytes::new()).await?;
         let record = vault.last(Store::Nodes, &subject).await?;
-        Ok(Clock { then: record.map(|record| record.time).unwrap_or_default(), at })
+        let record = record.ok_or_else(|| Trouble::Lost("it does not keep the time".to_owned()))?;
+        Ok(Clock::new(record.time, at))
     }
 
     fn refusal(&self, server: &ServerAddr, error: &DialError) -> ConnectError {

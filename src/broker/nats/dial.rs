@@ -36,6 +36,15 @@ pub(super) struct Guest {
     pub(super) token: Option<Secret>,
 }
 
+impl Guest {
+    /// The password and the token, as text.
+    pub(super) fn secrets(&self) -> [Option<String>; 2] {
+        [&self.password, &self.token].map(|secret| {
+            secret.as_ref().map(|it| String::from_utf8_lossy(it.expose()).into_owned())
+        })
+    }
+}
+
 /// Why a connection does not open.
 #[derive(Debug)]
 pub(super) enum DialError {
@@ -59,6 +68,12 @@ impl Line {
         let info: Info = serde_json::from_slice(&text).map_err(io::Error::other)?;
         let is_encrypted = server.tls_required() || info.tls_required;
         if is_encrypted {
+            // Else it would be taken for what comes encrypted.
+            if !buffer.is_empty() {
+                return Err(
+                    io::Error::other("it goes on before the connection is encrypted").into()
+                );
+            }
             let name = ServerName::try_from(server.host().to_owned()).map_err(io::Error::other)?;
             stream = Box::new(TlsConnector::from(trust.clone()).connect(name, stream).await?);
         }
@@ -68,9 +83,7 @@ impl Line {
     }
 
     async fn log_in(&mut self, guest: &Guest, tls_required: bool) -> Result<(), DialError> {
-        let [password, token] = [&guest.password, &guest.token].map(|secret| {
-            secret.as_ref().and_then(|secret| std::str::from_utf8(secret.expose()).ok())
-        });
+        let [password, token] = guest.secrets();
         let login = Login {
             lang: "rust",
             version: env!("CARGO_PKG_VERSION"),
@@ -79,8 +92,8 @@ impl Line {
             headers: true,
             tls_required,
             user: Some(&*guest.user).filter(|user| !user.is_empty()),
-            pass: password,
-            auth_token: token,
+            pass: password.as_deref(),
+            auth_token: token.as_deref(),
             ..Login::default()
         };
         let login = serde_json::to_string(&login).map_err(io::Error::other)?;

@@ -79,6 +79,7 @@ impl<'a> Ear<'a> {
             while let Some(said) = wire::take(&mut self.line.buffer)? {
                 self.take(said).await?;
             }
+            self.line.buffer.reserve(READ);
             tokio::select! {
                 wish = wishes.recv() => match wish {
                     Some(wish) => self.grant(wish).await?,
@@ -139,3 +140,6 @@ impl<'a> Ear<'a> {
         self.line.stream.write_all(text.as_bytes()).await
     }
 }
+
+/// Bytes that are read at once, if so many are there.
+const READ: usize = 16 << 10;

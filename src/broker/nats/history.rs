@@ -5,17 +5,17 @@
 //! be remembered of a place, as of one that begins or was cleared, it is stored without a body.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::future::try_join_all;
 
 use super::Session;
 use super::names::Store;
-use super::streams::PLACE_TTL;
-use super::trouble::{Trouble, patiently};
+use super::trouble::{self, Trouble, patiently};
 use super::vault::Record;
-use crate::broker::engine::{Entry, Failure, Read, Refusal, Stream, Watched};
+use crate::broker::engine::{Entry, Failure, PLACE_TTL, Read, Refusal, Stream, Watched, new_epoch};
 use crate::broker::envelope;
 use crate::broker::topic::Topic;
 use crate::channel::history::Position;
@@ -40,33 +40,28 @@ impl Session {
         body: &[u8],
         id: Option<&str>,
     ) -> Result<Position, Trouble> {
+        let begun = Instant::now();
         patiently(async {
             let mut known = self.places.get(&subject);
             loop {
-                let place = match known.take() {
+                let Place { sequence, position: Position { offset, epoch } } = match known.take() {
                     Some(place) => place,
                     None => self.place(&subject).await?,
                 };
-                let Position { offset, epoch } = place.position;
                 let position = Position { offset: offset + 1, epoch };
-                let stored = self.vault.put(
-                    subject.clone(),
-                    Some(place.sequence),
-                    id,
-                    payload(&position, body),
-                );
-                match stored.await {
-                    Ok(stored) if stored.is_duplicate => {
-                        return self.position_at(stored.sequence).await;
-                    }
-                    Ok(stored) => {
-                        let place = Place { sequence: stored.sequence, position: position.clone() };
-                        self.places.set(subject, place);
-                        return Ok(position);
-                    }
-                    Err(Trouble::Conflict) => {}
-                    Err(trouble) => return Err(trouble),
+                let put =
+                    self.vault.put(subject.clone(), Some(sequence), id, payload(&position, body));
+                let stored = put.await;
+                if trouble::is_to_be_tried_again(&stored, begun) {
+                    continue;
                 }
+                let stored = stored?;
+                if stored.is_duplicate {
+                    return self.position_at(stored.sequence).await;
+                }
+                let place = Place { sequence: stored.sequence, position: position.clone() };
+                self.places.set(subject, place);
+                return Ok(position);
             }
         })
         .await
@@ -77,11 +72,7 @@ impl Session {
         &self,
         reads: impl Iterator<Item = &Read>,
     ) -> Result<Vec<Result<Stream, Refusal>>, Failure> {
-        try_join_all(reads.map(async |read| match self.read_one(read).await {
-            Ok(stream) => Ok(Ok(stream)),
-            Err(trouble) => self.refuse(trouble).map(Err),
-        }))
-        .await
+        try_join_all(reads.map(async |read| self.settle(self.read_one(read).await))).await
     }
 
     /// Where streams stand; their places are kept for longer.
@@ -89,11 +80,8 @@ impl Session {
         &self,
         watched: &[Watched],
     ) -> Result<Vec<Result<Position, Refusal>>, Failure> {
-        try_join_all(watched.iter().map(async |watched| match self.look(watched).await {
-            Ok(position) => Ok(Ok(position)),
-            Err(trouble) => self.refuse(trouble).map(Err),
-        }))
-        .await
+        let looked = watched.iter().map(async |watched| self.settle(self.look(watched).await));
+        try_join_all(looked).await
     }
 
     /// Has a channel's stream forget; its place stays.
@@ -102,19 +90,16 @@ impl Session {
         channel: &str,
         topic: &Topic,
     ) -> Result<(), String> {
-        let subject = self.names.history(channel);
+        let (subject, begun) = (self.names.history(channel), Instant::now());
         let forgotten = patiently(async {
             loop {
                 let place = self.place(&subject).await?;
                 if place.sequence == 0 {
                     return Ok(());
                 }
-                match self.settle(&subject, place.sequence, &place.position).await {
-                    Ok(sequence) => {
-                        return self.vault.forget(Store::History, &subject, Some(sequence)).await;
-                    }
-                    Err(Trouble::Conflict) => {}
-                    Err(trouble) => return Err(trouble),
+                let stored = self.store_place(&subject, place.sequence, &place.position).await;
+                if !trouble::is_to_be_tried_again(&stored, begun) {
+                    return self.vault.forget(Store::History, &subject, Some(stored?)).await;
                 }
             }
         });
@@ -132,22 +117,30 @@ impl Session {
             return Ok(stream);
         }
         let is_at_end = from.as_ref() == Some(&stream.position);
-        let records = match latest.filter(|_| is_at_end) {
-            Some(latest) => vec![latest],
-            None => self.vault.all(Store::History, subject).await?,
-        };
-        if records.last().is_none_or(|record| record.sequence < sequence) {
-            return Err(Trouble::Lost("a stream was not read up to its end".to_owned()));
-        }
         let from = from.as_ref().filter(|from| from.epoch == stream.position.epoch);
         let now = self.clock.now();
+        // A record is kept for longer than what it says is remembered.
+        let is_of_use = |record: &Record| match (from, parse(&record.payload)) {
+            _ if record.sequence >= sequence => true,
+            (Some(from), Some((position, _))) => position.offset >= from.offset,
+            (None, Some(_)) => now.saturating_sub(record.time) < *ttl,
+            (_, None) => false,
+        };
+        let records = match latest.filter(|_| is_at_end) {
+            Some(latest) => vec![latest],
+            None => {
+                let of_use = |record: Record| is_of_use(&record).then_some(record);
+                self.vault.all(Store::History, subject, of_use).await?
+            }
+        };
+        if records.last().is_none_or(|record| record.sequence < sequence) {
+            return Err(Trouble::Refused("the stream was not read up to its end".to_owned()));
+        }
         for record in records {
             let Some((position, body)) = parse(&record.payload) else { continue };
             let (offset, age) = (position.offset, now.saturating_sub(record.time));
-            // A record is kept for longer than what it says is remembered.
-            let is_asked = from.map_or(age < *ttl, |from| offset >= from.offset);
             stream.position = position;
-            if is_asked && !body.is_empty() {
+            if !body.is_empty() && (from.is_some() || age < *ttl) {
                 stream.entries.push_back(Entry { offset, body, age });
             }
         }
@@ -162,6 +155,7 @@ impl Session {
         subject: &str,
         from: Option<&Position>,
     ) -> Result<(Place, Option<Record>), Trouble> {
+        let begun = Instant::now();
         patiently(async {
             loop {
                 let latest = self.vault.last(Store::History, subject).await?;
@@ -175,10 +169,9 @@ impl Session {
                 if went_back {
                     position.epoch = new_epoch();
                 }
-                match self.settle(subject, sequence, &position).await {
-                    Ok(sequence) => return Ok((Place { sequence, position }, latest)),
-                    Err(Trouble::Conflict) => {}
-                    Err(trouble) => return Err(trouble),
+                let stored = self.store_place(subject, sequence, &position).await;
+                if !trouble::is_to_be_tried_again(&stored, begun) {
+                    return Ok((Place { sequence: stored?, position }, latest));
                 }
             }
         })
@@ -193,7 +186,7 @@ impl Session {
         };
         let (position, _) = position_of(&record)?;
         if self.clock.now().saturating_sub(record.time) >= (PLACE_TTL / 2).max(*ttl) {
-            match self.settle(&subject, record.sequence, &position).await {
+            match self.store_place(&subject, record.sequence, &position).await {
                 // Or another node has just done so.
                 Ok(_) | Err(Trouble::Conflict) => {}
                 Err(trouble) => return Err(trouble),
@@ -203,7 +196,7 @@ impl Session {
     }
 
     /// Stores a place alone.
-    async fn settle(
+    async fn store_place(
         &self,
         subject: &str,
         expected: u64,
@@ -268,18 +261,16 @@ fn parse(payload: &Bytes) -> Option<(Position, Bytes)> {
 fn place_of(latest: Option<&Record>) -> Result<Place, Trouble> {
     match latest {
         Some(record) => Ok(Place { sequence: record.sequence, position: position_of(record)?.0 }),
-        None => Ok(Place { sequence: 0, position: Position { offset: 0, epoch: new_epoch() } }),
+        None => {
+            let position = Position { offset: 0, epoch: new_epoch() };
+            Ok(Place { sequence: 0, position })
+        }
     }
 }
 
 fn position_of(record: &Record) -> Result<(Position, Bytes), Trouble> {
     let strange = || Trouble::Refused(STRANGE.to_owned());
     parse(&record.payload).ok_or_else(strange)
-}
-
-/// A name that no stream of the channel had before.
-fn new_epoch() -> Arc<str> {
-    format!("{:08x}", uuid::Uuid::new_v4().as_fields().0).into()
 }
 
 const STRANGE: &str = "what is stored of the channel is nothing that a node stores; is another \

@@ -1,16 +1,18 @@
 //! Leases as NATS keeps them: one record each, which its node stores anew with every beat. By how old it is,
 //! at the server, all nodes know whether it has ended.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures_util::future::{try_join, try_join_all};
+use futures_util::future::{try_join, try_join_all, try_join3};
 
+use super::Session;
 use super::names::{self, Store};
-use super::trouble::Trouble;
-use super::{Ordering, Session};
-use crate::broker::engine::{Failure, Refusal};
+use super::trouble::{self, Trouble};
+use super::vault::{Record, Stored};
+use crate::broker::engine::{CLAIM, Failure, Refusal};
 use crate::broker::ledger::{Beat, Node};
 
 /// The lease of this node, over all sessions.
@@ -22,7 +24,6 @@ pub(super) struct Hold(Arc<Mutex<Option<Held>>>);
 struct Held {
     name: String,
     sequence: u64,
-    at: Instant,
 }
 
 impl Session {
@@ -33,15 +34,12 @@ impl Session {
         is_held: bool,
         ttl: Duration,
     ) -> Result<Result<Beat, Refusal>, Failure> {
+        let beat = self.settle(self.beat_once((node, info), is_held, ttl).await);
         if self.lacks_stream.load(Ordering::Relaxed) {
-            return Err(Trouble::NoStream.into());
-        }
-        match self.beat_once((node, info), is_held, ttl).await {
-            Ok(beat) => Ok(Ok(beat)),
             // The next session makes it again.
-            Err(trouble @ Trouble::NoStream) => Err(trouble.into()),
-            Err(trouble) => trouble.refusal().map(Err),
+            return Err(Failure::new(Trouble::NoStream.to_string()));
         }
+        beat
     }
 
     /// Has a lease end at once; what stood under it is gone already if it `is_cleared`.
@@ -61,18 +59,34 @@ impl Session {
     }
 
     /// Whether it is this node that clears away what a dead one has left.
-    pub(in crate::broker) async fn claim(&self, node: &str) -> Result<bool, Failure> {
-        let claim = self.names.claim(node);
-        let before = self.vault.last(Store::Nodes, &claim).await?;
-        let now = self.clock.now();
-        if before.as_ref().is_some_and(|it| now.saturating_sub(it.time) < CLAIM) {
+    pub(in crate::broker) async fn claim(
+        &self,
+        node: &str,
+        ttl: Duration,
+    ) -> Result<bool, Failure> {
+        Ok(self.settle(self.claim_once(node, ttl).await)?.unwrap_or(false))
+    }
+
+    async fn claim_once(&self, node: &str, ttl: Duration) -> Result<bool, Trouble> {
+        let (lease, claim) = (self.names.lease(node), self.names.claim(node));
+        let (lease, claimed) =
+            try_join(self.vault.last(Store::Nodes, &lease), self.vault.last(Store::Nodes, &claim))
+                .await?;
+        let is_younger = |it: &Option<Record>, than| {
+            it.as_ref().is_some_and(|it| self.clock.now().saturating_sub(it.time) < than)
+        };
+        let lease = lease.filter(|lease| !lease.payload.is_empty());
+        if is_younger(&lease, ttl) || is_younger(&claimed, CLAIM) {
             return Ok(false);
         }
-        let expected = before.map_or(0, |before| before.sequence);
-        match self.vault.put(claim, Some(expected), None, Bytes::new()).await {
-            Ok(_) => Ok(true),
-            Err(trouble) => self.refuse(trouble).map(|_| false),
+        let expected = claimed.map_or(0, |claimed| claimed.sequence);
+        self.vault.put(claim, Some(expected), None, Bytes::new()).await?;
+        if let Some(lease) = lease {
+            // Renewed meanwhile, it is not ended by this; from then on it is not to be renewed.
+            let subject = self.names.lease(node);
+            self.vault.put(subject, Some(lease.sequence), None, Bytes::new()).await?;
         }
+        Ok(true)
     }
 
     async fn beat_once(
@@ -81,15 +95,18 @@ impl Session {
         is_held: bool,
         ttl: Duration,
     ) -> Result<Beat, Trouble> {
-        let is_renewed = self.renew(node, info, is_held, ttl).await?;
+        let is_renewed = self.renew(node, info, is_held).await?;
         let leases = self.names.leases();
         let nodes = self.vault.info(Store::Nodes, Some(&leases));
-        let (leases, users) = try_join(nodes, self.vault.info(Store::Users, None)).await?;
+        let (users, clients) =
+            (self.vault.info(Store::Users, None), self.vault.info(Store::Clients, None));
+        let (leases, users, clients) = try_join3(nodes, users, clients).await?;
         let subjects = leases.state.subjects.keys();
         let records = subjects.map(|subject| self.vault.last(Store::Nodes, subject));
         let (mut nodes, mut ended) = (Vec::new(), Vec::new());
+        let records = try_join_all(records).await?;
         let now = self.clock.now();
-        for record in try_join_all(records).await?.into_iter().flatten() {
+        for record in records.into_iter().flatten() {
             let Some(name) = names::last(&record.subject) else { continue };
             let info = String::from_utf8_lossy(&record.payload).into_owned();
             if info.is_empty() || now.saturating_sub(record.time) >= ttl {
@@ -99,33 +116,27 @@ impl Session {
             }
         }
         let present = users.state.subjects_count;
-        Ok(Beat { is_renewed, epoch: users.created, nodes, ended, present })
+        let epoch = format!("{} {}", users.created, clients.created);
+        Ok(Beat { is_renewed, epoch, nodes, ended, present })
     }
 
-    async fn renew(
-        &self,
-        node: &str,
-        info: &str,
-        is_held: bool,
-        ttl: Duration,
-    ) -> Result<bool, Trouble> {
-        let (at, subject) = (Instant::now(), self.names.lease(node));
+    /// One that has ended but that nobody clears away yet is as good as before: all end while the server is
+    /// away.
+    async fn renew(&self, node: &str, info: &str, is_held: bool) -> Result<bool, Trouble> {
+        let (begun, subject) = (Instant::now(), self.names.lease(node));
         let held = self.hold.lock().clone().filter(|held| held.name == node);
         let mut expected = match held {
-            Some(held) if held.at.elapsed() < ttl => Some(held.sequence),
-            _ if is_held => return Ok(false),
-            _ => None,
+            Some(held) => Some(held.sequence),
+            None if is_held => return Ok(false),
+            None => None,
         };
         loop {
-            let info = Bytes::copy_from_slice(info.as_bytes());
-            match self.vault.put(subject.clone(), expected, None, info).await {
-                Ok(stored) => {
-                    let held = Held { name: node.to_owned(), sequence: stored.sequence, at };
-                    *self.hold.lock() = Some(held);
-                    return Ok(true);
-                }
-                Err(Trouble::Conflict) => {}
-                Err(trouble) => return Err(trouble),
+            let (at, info) = (Instant::now(), Bytes::copy_from_slice(info.as_bytes()));
+            let stored = self.vault.put(subject.clone(), expected, None, info).await;
+            if !trouble::is_to_be_tried_again(&stored, begun) {
+                let Stored { sequence, .. } = stored?;
+                *self.hold.lock() = Some(Held { name: node.to_owned(), sequence });
+                return self.set_clock(sequence, at).await.map(|()| true);
             }
             // A renewal that was not known to have come is none of another's.
             let record = self.vault.last(Store::Nodes, &subject).await?;
@@ -135,6 +146,14 @@ impl Session {
             };
         }
     }
+
+    /// Sets the clock by what was stored at an instant.
+    async fn set_clock(&self, sequence: u64, at: Instant) -> Result<(), Trouble> {
+        if let Some(record) = self.vault.at(Store::Nodes, sequence).await? {
+            self.clock.set(record.time, at);
+        }
+        Ok(())
+    }
 }
 
 impl Hold {
@@ -143,6 +162,3 @@ impl Hold {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
-
-/// How long clearing away may take before another node tries.
-const CLAIM: Duration = Duration::from_secs(30);

@@ -15,16 +15,17 @@ mod wire;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use async_nats::{Client, RequestErrorKind};
+use async_nats::Client;
 pub(super) use connect::{ConnectError, Connector};
 use futures_util::future::try_join_all;
 use hear::Hearing;
 use history::Places;
 use lease::Hold;
 use names::{Names, Store};
-use trouble::{Trouble, lost, patiently};
+use trouble::{Trouble, patiently};
 use vault::Vault;
 
 use super::engine::{Failure, Refusal};
@@ -47,13 +48,9 @@ pub(crate) struct Session {
     lacks_stream: AtomicBool,
 }
 
-/// The server's clock, which all nodes go by.
+/// The server's clock, which all nodes go by: how late it was, since 1970, and when that was.
 #[derive(Debug)]
-struct Clock {
-    /// Since 1970.
-    then: Duration,
-    at: Instant,
-}
+struct Clock(Mutex<(Duration, Instant)>);
 
 impl Session {
     /// Publishes, all of a topic in order; says of each what became of it.
@@ -70,16 +67,23 @@ impl Session {
             };
             lanes.entry(lane).or_default().push(index);
         }
+        let begun = Instant::now();
         let lanes = lanes.into_values().map(async |lane| {
             let mut answers = Vec::with_capacity(lane.len());
             for index in lane {
-                answers.push((index, self.publish_one(&parcels[index]).await?));
+                // Other topics wait for the slowest.
+                let answer = if begun.elapsed() < PATIENCE {
+                    self.publish_one(&parcels[index]).await?
+                } else {
+                    Err(Refusal::new("what was published before it took too long"))
+                };
+                answers.push((index, answer));
             }
             Ok::<_, Failure>(answers)
         });
         let mut answers: Vec<_> = try_join_all(lanes).await?.into_iter().flatten().collect();
         if parcels.iter().any(|parcel| parcel.remember.is_none()) {
-            self.confirm().await?;
+            self.confirm().await.map_err(|trouble| Failure::new(trouble.to_string()))?;
         }
         answers.sort_unstable_by_key(|(index, _)| *index);
         Ok(answers.into_iter().map(|(_, answer)| answer).collect())
@@ -94,7 +98,8 @@ impl Session {
     pub(super) async fn pulse(&self, number: u64) -> Result<(), Failure> {
         for topic in &PULSES {
             let body = envelope::placeless(&envelope::pulse_body(number));
-            self.tell(topic, body).await?;
+            let told = self.tell(topic, body).await;
+            told.map_err(|trouble| Failure::new(trouble.to_string()))?;
         }
         Ok(())
     }
@@ -129,7 +134,7 @@ impl Session {
                 told.map(|()| Position::default())
             }
         };
-        published.map_or_else(|trouble| self.refuse(trouble).map(Err), |position| Ok(Ok(position)))
+        self.settle(published)
     }
 
     /// Sends what is not stored; that it came is not known before it is [confirmed](Self::confirm).
@@ -139,15 +144,19 @@ impl Session {
         patiently(async { told.await.map_err(|error| Trouble::Refused(error.to_string())) }).await
     }
 
-    /// Resolves once the server has all that was sent before: it answers in order, also that nobody is
-    /// there to answer.
+    /// Resolves once the server has all that was sent before: it takes what comes by a connection in order.
     async fn confirm(&self) -> Result<(), Trouble> {
-        let asked = self.client.request(self.names.nobody(), Vec::new().into());
-        let asked = patiently(async { Ok(asked.await) }).await?;
-        match asked.map_err(|error| (error.kind(), error)) {
-            Ok(_) | Err((RequestErrorKind::NoResponders, _)) => Ok(()),
-            Err((_, error)) => Err(lost(&error)),
+        self.vault.check().await?;
+        // By another connection nothing is said of what was sent by this one.
+        if self.client.statistics().connects.load(Ordering::Relaxed) > 1 {
+            return Err(Trouble::Lost("the connection that asks was another one".to_owned()));
         }
+        Ok(())
+    }
+
+    /// What follows for what was asked: it is refused, unless nothing is known of it.
+    fn settle<T>(&self, done: Result<T, Trouble>) -> Result<Result<T, Refusal>, Failure> {
+        done.map_or_else(|trouble| self.refuse(trouble).map(Err), |done| Ok(Ok(done)))
     }
 
     /// What follows for one publish or change.
@@ -160,8 +169,23 @@ impl Session {
 }
 
 impl Clock {
+    fn new(then: Duration, at: Instant) -> Self {
+        Self(Mutex::new((then, at)))
+    }
+
     fn now(&self) -> Duration {
-        self.then + self.at.elapsed()
+        let (then, at) = *self.lock();
+        then + at.elapsed()
+    }
+
+    /// Sets it anew, as clocks drift apart and are set.
+    fn set(&self, then: Duration, at: Instant) {
+        *self.lock() = (then, at);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (Duration, Instant)> {
+        // A panic beside it leaves nothing half written.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -95,11 +95,6 @@ impl Names {
         self.stored(Store::History, &topic)
     }
 
-    /// Nobody answers there.
-    pub(super) fn nobody(&self) -> String {
-        self.under('x', "nobody")
-    }
-
     pub(super) fn lease(&self, node: &str) -> String {
         self.under('n', &format!("lease.{}", token(node)))
     }

@@ -10,7 +10,8 @@ use super::names::{self, Store};
 use super::trouble::Trouble;
 use super::vault::Record;
 use super::{Session, envelope};
-use crate::broker::engine::{Failure, Refusal};
+use crate::broker::engine::{Failure, Fault, Refusal};
+use crate::broker::entry::Entry;
 use crate::broker::envelope::Change;
 use crate::broker::ledger::{Client, ClientChange, Turn, UserChange};
 use crate::config::JoinLeave;
@@ -27,18 +28,17 @@ impl Session {
         if changes.is_empty() {
             return Ok(Vec::new());
         }
-        let has_lease = self.has_lease(changes).await?;
-        let entering = changes.iter().map(async |change| {
-            if change.connections.is_some() && !has_lease {
-                return Ok(Err(Refusal::new("the lease of the node has ended")));
-            }
-            match self.enter_user(change).await {
-                Ok(change) => Ok(Ok(change)),
-                Err(trouble) => self.refuse(trouble).map(Err),
-            }
+        let comes = changes.iter().find(|change| change.connections.is_some());
+        let leased = self.settle(self.check_lease(comes.map(|change| &*change.node)).await)?;
+        let entering = changes.iter().map(async |change| match &leased {
+            Err(refusal) if change.connections.is_some() => Ok(Err(refusal.clone())),
+            _ => self.settle(self.enter_user(change).await),
         });
         let entered = try_join_all(entering).await?;
-        let mut present = self.vault.info(Store::Users, None).await?.state.subjects_count;
+        let mut present = match self.settle(self.vault.info(Store::Users, None).await)? {
+            Ok(info) => info.state.subjects_count,
+            Err(refusal) => return Ok(entered.iter().map(|_| Err(refusal.clone())).collect()),
+        };
         // After the last of them; before it, that many less or more.
         let turns = entered.into_iter().rev().map(|entered| {
             entered.map(|(was_here, is_here)| {
@@ -61,6 +61,8 @@ impl Session {
         &self,
         changes: &[ClientChange],
     ) -> Result<Vec<Result<(), Refusal>>, Failure> {
+        let comes = changes.iter().find(|change| change.is_here);
+        let leased = self.settle(self.check_lease(comes.map(|change| &*change.node)).await)?;
         // One after the other for each channel, as they are told there.
         let mut channels = BTreeMap::<&str, Vec<usize>>::new();
         for (index, change) in changes.iter().enumerate() {
@@ -69,9 +71,10 @@ impl Session {
         let entering = channels.into_values().map(async |channel| {
             let mut entered = Vec::with_capacity(channel.len());
             for index in channel {
-                let done = match self.enter_client(&changes[index]).await {
-                    Ok(()) => Ok(()),
-                    Err(trouble) => Err(self.refuse(trouble)?),
+                let change = &changes[index];
+                let done = match &leased {
+                    Err(refusal) if change.is_here => Err(refusal.clone()),
+                    _ => self.settle(self.enter_client(change).await)?,
                 };
                 entered.push((index, done));
             }
@@ -83,31 +86,27 @@ impl Session {
     }
 
     /// What it takes for all users of a node to be gone.
-    pub(in crate::broker) async fn users_of(&self, node: &str) -> Result<Vec<UserChange>, Failure> {
-        let subjects = self.names.subjects(Store::Users);
-        let records = self.vault.all(Store::Users, subjects).await?;
+    pub(in crate::broker) async fn users_of(&self, node: &str) -> Result<Vec<UserChange>, Fault> {
         let change = |record: Record| {
-            let value = entry_of(&record)?.remove(node)?;
-            let (_, name) = value.split_once(':')?;
             let user = UserId::parse(&names::last(&record.subject)?).ok()?;
-            Some(UserChange { node: node.into(), user, name: name.into(), connections: None })
+            Entry::parse(&record.payload)?.end(node, user)
         };
-        Ok(records.into_iter().filter_map(change).collect())
+        let subjects = self.names.subjects(Store::Users);
+        Ok(self.settle(self.vault.all(Store::Users, subjects, change).await)??)
     }
 
     /// The connections of a node on channels.
     pub(in crate::broker) async fn clients_of(
         &self,
         node: &str,
-    ) -> Result<Vec<(Client, Arc<ClientInfo>)>, Failure> {
-        let subjects = self.names.clients_of(node);
-        let records = self.vault.all(Store::Clients, subjects).await?;
+    ) -> Result<Vec<(Client, Arc<ClientInfo>)>, Fault> {
         let client = |record: Record| {
             let (channel, client) = names::last_two(&record.subject)?;
             let info = serde_json::from_slice(&record.payload).ok()?;
             Some(((channel.into(), client.into()), info))
         };
-        Ok(records.into_iter().filter_map(client).collect())
+        let subjects = self.names.clients_of(node);
+        Ok(self.settle(self.vault.all(Store::Clients, subjects, client).await)??)
     }
 
     /// Who is on a channel, but for what stands under leases that have ended.
@@ -116,14 +115,12 @@ impl Session {
         channel: &str,
         ended: &[String],
     ) -> Result<Vec<Arc<ClientInfo>>, String> {
-        let subjects = self.names.clients_on(channel);
-        let records = self.vault.all(Store::Clients, subjects).await;
-        let records = records.map_err(|trouble| trouble.to_string())?.into_iter();
-        let counts = |record: &Record| {
-            names::lease_of(&record.subject).is_some_and(|lease| !ended.contains(&lease))
+        let info = |record: Record| {
+            let lease = names::lease_of(&record.subject)?;
+            (!ended.contains(&lease)).then(|| serde_json::from_slice(&record.payload).ok())?
         };
-        let records = records.filter(counts);
-        Ok(records.filter_map(|record| serde_json::from_slice(&record.payload).ok()).collect())
+        let present = self.vault.all(Store::Clients, self.names.clients_on(channel), info);
+        present.await.map_err(|trouble| trouble.to_string())
     }
 
     /// How many connections and users are on a channel.
@@ -144,26 +141,24 @@ impl Session {
     ) -> Result<usize, String> {
         let record = self.vault.last(Store::Users, &self.names.user(user)).await;
         let record = record.map_err(|trouble| trouble.to_string())?;
-        let Some(entry) = record.and_then(|record| entry_of(&record)) else { return Ok(0) };
-        let counts = entry.iter().filter(|(lease, _)| !ended.contains(lease));
-        let counts = counts.filter_map(|(_, value)| value.split_once(':')?.0.parse::<usize>().ok());
-        Ok(counts.sum())
+        let entry = record.and_then(|record| Entry::parse(&record.payload));
+        Ok(entry.unwrap_or_default().connections(ended))
     }
 
-    /// Whether the lease of a node is there that enters users: under none nobody would clear them away.
-    async fn has_lease(&self, changes: &[UserChange]) -> Result<bool, Trouble> {
-        let Some(change) = changes.iter().find(|change| change.connections.is_some()) else {
-            return Ok(true);
-        };
-        let lease = self.vault.last(Store::Nodes, &self.names.lease(&change.node)).await?;
-        Ok(lease.is_some())
+    /// Fails if the lease is not there of a node that enters something: under none nobody would clear it away.
+    async fn check_lease(&self, node: Option<&str>) -> Result<(), Trouble> {
+        let Some(node) = node else { return Ok(()) };
+        let lease = self.vault.last(Store::Nodes, &self.names.lease(node)).await?;
+        match lease.filter(|lease| !lease.payload.is_empty()) {
+            Some(_) => Ok(()),
+            None => Err(Trouble::Refused("the lease of the node has ended".to_owned())),
+        }
     }
 
     /// Whether the user was here, and is.
     async fn enter_user(&self, change: &UserChange) -> Result<(bool, bool), Trouble> {
-        let UserChange { node, user, name, connections } = change;
-        let value = connections.map(|count| format!("{count}:{name}"));
-        let subject = self.names.user(user);
+        let UserChange { node, user, .. } = change;
+        let (subject, value) = (self.names.user(user), Entry::value(change));
         self.vault.change(Store::Users, &subject, |before| with(before, node, value.clone())).await
     }
 
@@ -207,14 +202,10 @@ impl Session {
     }
 }
 
-/// What stands by lease.
-fn entry_of(record: &Record) -> Option<BTreeMap<String, String>> {
-    serde_json::from_slice(&record.payload).ok()
-}
-
 /// A record with another value under a lease, or none; `None` if nothing is left.
 fn with(before: Option<&Record>, node: &str, value: Option<String>) -> Option<Vec<u8>> {
-    let mut entry = before.and_then(entry_of).unwrap_or_default();
+    let entry = before.and_then(|before| Entry::parse(&before.payload));
+    let Entry(mut entry) = entry.unwrap_or_default();
     match value {
         Some(value) => entry.insert(node.to_owned(), value),
         None => entry.remove(node),

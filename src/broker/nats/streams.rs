@@ -5,6 +5,7 @@ use std::time::Duration;
 use async_nats::jetstream::stream::{Config as StreamConfig, Republish};
 
 use super::names::{Names, Store};
+use crate::broker::engine::{KEY_TTL, place_ttl};
 use crate::config::Config;
 
 /// A stream as a node with these settings needs it.
@@ -29,7 +30,7 @@ pub(super) fn wanted(store: Store, names: &Names, config: &Config) -> StreamConf
             StreamConfig {
                 // One more for a place without a body.
                 max_messages_per_subject: size as i64 + 1,
-                max_age: PLACE_TTL.max(ttl * 2),
+                max_age: place_ttl(ttl),
                 duplicate_window: KEY_TTL,
                 republish: Some(republish),
                 ..common
@@ -53,10 +54,3 @@ fn most(config: &Config) -> (usize, Duration) {
         (size.max(window.size), ttl.max(window.ttl))
     })
 }
-
-/// How long an idempotency key is remembered: as long as on one node.
-const KEY_TTL: Duration = Duration::from_secs(5 * 60);
-
-/// How long a channel's place is kept at least after its last publication, so that who comes back late is
-/// told that it lacks something, and those who stayed are not interrupted.
-pub(super) const PLACE_TTL: Duration = Duration::from_secs(24 * 60 * 60);

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::time::Instant;
 
 use async_nats::jetstream::{self, ErrorCode};
 use async_nats::{RequestError, RequestErrorKind};
@@ -33,6 +34,12 @@ pub(super) async fn patiently<T>(
 ) -> Result<T, Trouble> {
     let done = tokio::time::timeout(PATIENCE, doing).await;
     done.unwrap_or_else(|_| Err(Trouble::Lost("no answer came within 3 s".to_owned())))
+}
+
+/// Whether another one changed it meanwhile, and there is time to look again: whoever always comes late is
+/// refused, and loses nothing else by it.
+pub(super) fn is_to_be_tried_again<T>(done: &Result<T, Trouble>, begun: Instant) -> bool {
+    matches!(done, Err(Trouble::Conflict)) && begun.elapsed() < PATIENCE / 2
 }
 
 impl Trouble {
@@ -69,12 +76,6 @@ impl From<RequestError> for Trouble {
             }
             _ => Self::Lost(error.to_string()),
         }
-    }
-}
-
-impl From<Trouble> for Failure {
-    fn from(trouble: Trouble) -> Self {
-        Self::new(trouble.to_string())
     }
 }
 

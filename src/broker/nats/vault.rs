@@ -2,7 +2,7 @@
 //! several nodes that change the same one does, and the others look again.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_nats::jetstream::consumer::{AckPolicy, Consumer, pull};
 use async_nats::jetstream::message::StreamMessage;
@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 use super::PATIENCE;
 use super::names::{Names, Store};
-use super::trouble::{Trouble, lost, patiently};
+use super::trouble::{self, Trouble, lost, patiently};
 
 /// The streams of a prefix.
 #[derive(Clone, Debug)]
@@ -65,6 +65,13 @@ pub(super) struct State {
     pub(super) subjects: HashMap<String, IgnoredAny>,
 }
 
+/// How far what reads has come.
+#[derive(Debug, Deserialize)]
+struct ConsumerInfo {
+    #[serde(rename = "num_pending")]
+    pending: u64,
+}
+
 impl Vault {
     pub(super) fn new(client: Client, names: Names) -> Self {
         let context = jetstream::ContextBuilder::new().timeout(PATIENCE).build(client.clone());
@@ -90,11 +97,16 @@ impl Vault {
         if before.republish != wanted.republish {
             return Err(REPUBLISH.to_owned());
         }
+        // What has no end of its own must not be given one.
+        if wanted.max_age.is_zero() && !before.max_age.is_zero() {
+            return Err(AGE.to_owned());
+        }
         let after = Config {
-            max_age: before.max_age.max(wanted.max_age),
-            max_messages_per_subject: before
-                .max_messages_per_subject
-                .max(wanted.max_messages_per_subject),
+            max_age: more(before.max_age, wanted.max_age),
+            max_messages_per_subject: more(
+                before.max_messages_per_subject,
+                wanted.max_messages_per_subject,
+            ),
             allow_direct: true,
             ..before.clone()
         };
@@ -148,6 +160,7 @@ impl Vault {
         subject: &str,
         make: impl Fn(Option<&Record>) -> Option<Vec<u8>>,
     ) -> Result<(bool, bool), Trouble> {
+        let begun = Instant::now();
         patiently(async {
             loop {
                 let before = self.last(store, subject).await?;
@@ -160,7 +173,7 @@ impl Vault {
                     None if before.is_none() => return Ok((false, false)),
                     None => self.delete(store, sequence).await.map(|()| (true, false)),
                 };
-                if !matches!(done, Err(Trouble::Conflict)) {
+                if !trouble::is_to_be_tried_again(&done, begun) {
                     return done;
                 }
             }
@@ -188,8 +201,13 @@ impl Vault {
         self.ask("STREAM.INFO", store, &request).await
     }
 
-    /// All records whose subjects match, in the order in which they were stored.
-    pub(super) async fn all(&self, store: Store, filter: String) -> Result<Vec<Record>, Trouble> {
+    /// What is made of all records whose subjects match, in the order in which they were stored.
+    pub(super) async fn all<T>(
+        &self,
+        store: Store,
+        filter: String,
+        make: impl Fn(Record) -> Option<T>,
+    ) -> Result<Vec<T>, Trouble> {
         let stream = self.stream(store).await?;
         let config = pull::Config {
             filter_subject: filter,
@@ -203,19 +221,23 @@ impl Vault {
                 ConsumerErrorKind::JetStream(error) => error.into(),
                 _ => lost(&error),
             })?;
-        let expected = consumer.cached_info().num_pending as usize;
-        let mut records = Vec::new();
-        while records.len() < expected {
-            let before = records.len();
-            self.page(&consumer, PAGE.min(expected - before), &mut records).await?;
-            if records.len() == before {
+        let name = &consumer.cached_info().name;
+        let (mut left, mut made) = (consumer.cached_info().num_pending, Vec::new());
+        while left > 0 {
+            let page = self.page(&consumer, PAGE.min(left as usize)).await?;
+            left -= page.len() as u64;
+            if page.is_empty() {
+                if self.consumer(name, store).await?.pending > 0 {
+                    return Err(Trouble::Refused("its records do not come in time".to_owned()));
+                }
                 // The rest was forgotten meanwhile.
-                break;
+                left = 0;
             }
+            made.extend(page.into_iter().filter_map(&make));
         }
         // Without that it goes by itself, a little later.
-        let _ = stream.delete_consumer(&consumer.cached_info().name).await;
-        Ok(records)
+        let _ = stream.delete_consumer(name).await;
+        Ok(made)
     }
 
     /// The next records, no more than the server can have wait for this node.
@@ -223,27 +245,31 @@ impl Vault {
         &self,
         consumer: &Consumer<pull::Config>,
         most: usize,
-        records: &mut Vec<Record>,
-    ) -> Result<(), Trouble> {
+    ) -> Result<Vec<Record>, Trouble> {
         let fetch = consumer.fetch().max_messages(most).max_bytes(self.client.max_payload() * 2);
         let fetch = fetch.expires(MOMENT).messages();
         let mut page = patiently(async { fetch.await.map_err(|error| lost(&error)) }).await?;
-        let before = records.len();
+        let mut records = Vec::new();
         while let Some(message) = patiently(async { Ok(page.next().await) }).await? {
             match message {
                 Ok(message) => records.push(Record::try_from(message)?),
                 // What does not fit comes with the next.
-                Err(_) if records.len() > before => break,
+                Err(_) if !records.is_empty() => break,
                 Err(error) => return Err(lost(&error)),
             }
         }
-        Ok(())
+        Ok(records)
     }
 
     /// Deletes a record, unless it is another one by now.
     async fn delete(&self, store: Store, sequence: u64) -> Result<(), Trouble> {
         let request = json!({"seq": sequence, "no_erase": true});
         self.ask::<Value>("STREAM.MSG.DELETE", store, &request).await.map(drop)
+    }
+
+    async fn consumer(&self, name: &str, store: Store) -> Result<ConsumerInfo, Trouble> {
+        let subject = format!("$JS.API.CONSUMER.INFO.{}.{name}", self.names.stream(store));
+        self.send(subject, Request::new()).await
     }
 
     async fn stream(&self, store: Store) -> Result<Stream<()>, Trouble> {
@@ -307,6 +333,17 @@ fn found(answer: Result<StreamMessage, DirectGetError>) -> Result<Option<Record>
     }
 }
 
+/// The larger bound, where none is as large as any.
+fn more<T: Ord + Default>(one: T, other: T) -> T {
+    if one <= T::default() {
+        one
+    } else if other <= T::default() {
+        other
+    } else {
+        one.max(other)
+    }
+}
+
 fn since_1970(nanoseconds: i128) -> Duration {
     Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(0))
 }
@@ -316,6 +353,8 @@ const COPIES: &str = "it has several copies, which takes a server of 2.10 or lat
 
 const REPUBLISH: &str =
     "what it stores is not sent on as a node needs it; delete it or set another broker.prefix";
+
+const AGE: &str = "what it stores is forgotten after a time; let it keep that, or delete it";
 
 /// Records that are fetched at once.
 const PAGE: usize = 256;

@@ -25,10 +25,15 @@ pub(super) struct Info {
     pub(super) version: String,
     #[serde(default)]
     pub(super) tls_required: bool,
+    /// What tells it from another server.
+    #[serde(default)]
+    pub(super) server_id: String,
+    /// Bytes of a publish that it takes.
+    pub(super) max_payload: usize,
 }
 
 /// What a server is told first.
-#[derive(Debug, Default, Serialize)]
+#[derive(Default, Serialize)]
 pub(super) struct Login<'a> {
     pub(super) verbose: bool,
     pub(super) pedantic: bool,
@@ -79,15 +84,16 @@ fn message(buffer: &mut BytesMut, begin: usize, has_headers: bool) -> io::Result
         let mut lengths = line.split_ascii_whitespace().rev();
         let length: usize = lengths.next()?.parse().ok()?;
         let headers = if has_headers { lengths.next()?.parse().ok()? } else { 0 };
-        (headers <= length).then_some((subscription, length, headers))
+        (headers <= length && length <= MAX_PAYLOAD).then_some((subscription, length, headers))
     };
     let (subscription, length, headers) = parsed().ok_or_else(|| strange(&buffer[..begin]))?;
     if buffer.len() < begin + length + LINE_END {
         return Ok(None);
     }
-    let mut message = buffer.split_to(begin + length + LINE_END).freeze();
-    message.truncate(begin + length);
-    Ok(Some(Said::Message { subscription, payload: message.slice(begin + headers..) }))
+    // A part of the buffer would keep all of it for as long as the payload is kept.
+    let payload = Bytes::copy_from_slice(&buffer[begin + headers..begin + length]);
+    buffer.advance(begin + length + LINE_END);
+    Ok(Some(Said::Message { subscription, payload }))
 }
 
 fn strange(bytes: &[u8]) -> io::Error {
@@ -98,6 +104,9 @@ fn strange(bytes: &[u8]) -> io::Error {
 
 /// The longest line but for messages: a server's word of itself lists all of its cluster.
 const MAX_LINE: usize = 1 << 20;
+
+/// The largest payload that a server may be set to take.
+const MAX_PAYLOAD: usize = 64 << 20;
 
 const LINE_END: usize = 2;
 
@@ -136,7 +145,9 @@ mod tests {
 
     #[test]
     fn what_is_no_server_of_nats_is_found() {
-        for text in ["HTTP/1.1 400 Bad Request\r\n", "MSG a b c\r\n", "HMSG a 1 9 2\r\n"] {
+        let too_long = format!("MSG a 1 {}\r\nx", usize::MAX);
+        for text in ["HTTP/1.1 400 Bad Request\r\n", "MSG a b c\r\n", "HMSG a 1 9 2\r\n", &too_long]
+        {
             assert!(take(&mut text.as_bytes().into()).is_err(), "{text}");
         }
     }
