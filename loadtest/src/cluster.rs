@@ -5,6 +5,7 @@ mod daemon;
 mod directory;
 mod fleet;
 mod kills;
+mod nats;
 mod ports;
 mod redis;
 mod stop;

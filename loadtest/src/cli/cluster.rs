@@ -58,4 +58,6 @@ pub(crate) struct Cluster {
 pub(crate) enum Broker {
     /// A redis-server that keeps its data through a kill.
     Redis,
+    /// A nats-server with JetStream, which keeps its data too.
+    Nats,
 }

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 use super::daemon::Daemon;
 use super::directory::Directory;
 use super::ports::Ports;
-use super::redis;
+use super::{nats, redis};
 use crate::cli::{Broker, Cluster};
 use crate::failure::Failure;
 use crate::nodes::Nodes;
@@ -112,6 +112,9 @@ async fn start_broker(
     let (command, serves, settings) = match kind {
         Broker::Redis => {
             (redis::command(address, directory.path()), redis::SERVES, redis::settings(address))
+        }
+        Broker::Nats => {
+            (nats::command(address, directory.path()), nats::SERVES, nats::settings(address))
         }
     };
     let broker = Daemon::start("the broker".to_owned(), command, log, serves).await?;
