@@ -2,9 +2,11 @@
 
 use std::collections::HashSet;
 use std::hash::Hash;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use tokio::sync::Notify;
+
+use crate::lock::lock;
 
 /// A set that is filled from any thread and emptied by one task. What stands in it says only that
 /// something changed; how it is now is looked up when its turn comes, so nothing is done twice and no
@@ -37,8 +39,7 @@ impl<T: Hash + Eq> Agenda<T> {
     }
 
     fn items(&self) -> MutexGuard<'_, HashSet<T>> {
-        // A panic beside it leaves no item half added.
-        self.items.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.items)
     }
 }
 

@@ -4,6 +4,7 @@ mod admission;
 mod cluster;
 mod idempotency;
 mod info;
+pub(crate) mod occupied;
 pub(crate) mod order;
 pub(crate) mod publish;
 
@@ -19,7 +20,7 @@ use serde_json::value::RawValue;
 use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::auth::Verifier;
-use crate::broker::{Broker, Courier as BrokerCourier, CourierError};
+use crate::broker::{Broker, BrokerThread, ThreadError};
 use crate::channel::Channels;
 use crate::close::CloseReason;
 use crate::config::{Config, ConfigError, HookCall, Namespace};
@@ -108,10 +109,10 @@ impl Hub {
         hooks: Option<(Application, Courier)>,
     ) -> Result<Self, StartError> {
         let (application, courier) = hooks.unzip();
-        let (broker, broker_courier) = BrokerCourier::start(&config, &uid)?.unzip();
+        let (broker, broker_thread) = BrokerThread::start(&config, &uid)?.unzip();
         let inner = Arc::new(Inner::new(config, uid, application, broker));
         let _shards = Arc::new(StopOnDrop(inner.clone()));
-        if let Some(courier) = broker_courier {
+        if let Some(courier) = broker_thread {
             courier.serve(&inner);
         }
         if let Some(courier) = courier {
@@ -290,8 +291,8 @@ pub(crate) enum Phase {
     Stopped,
 }
 
-impl From<CourierError> for StartError {
-    fn from(error: CourierError) -> Self {
+impl From<ThreadError> for StartError {
+    fn from(error: ThreadError) -> Self {
         Self::Broker(io::Error::other(error.to_string()))
     }
 }

@@ -78,6 +78,7 @@ mod connection;
 mod heartbeat;
 mod hub;
 mod inbox;
+mod lock;
 mod metrics;
 mod outbox;
 mod presence;

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use crossbeam::utils::CachePadded;
@@ -18,6 +18,7 @@ use prometheus_client::registry::Registry;
 use crate::error::PublishError;
 use crate::hook::Application;
 use crate::hub::Inner;
+use crate::lock::lock;
 use crate::ring::Load;
 
 /// Everything as Prometheus text, format 0.0.4.
@@ -202,7 +203,7 @@ impl<L: Clone + Ord> Tally<L> {
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<L, u64>> {
         // A count is whole whatever panicked beside it.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

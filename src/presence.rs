@@ -95,9 +95,9 @@ impl Unsettled {
                 }
             }
             if let Some(broker) = &hub.broker {
-                broker.ledger.note_user(user);
+                broker.presence.note_user(user);
             }
-            hub.notice(change);
+            hub.notice_here(change);
         }
     }
 
@@ -153,11 +153,22 @@ impl Inner {
     pub(crate) fn present_users(&self) -> usize {
         self.broker
             .as_ref()
-            .map_or_else(|| self.registry.present_users(), |broker| broker.ledger.present())
+            .map_or_else(|| self.registry.present_users(), |broker| broker.presence.present())
     }
 
-    /// Tells all that a user came to the first node, or left the last.
+    /// Tells the application of a user who came or left, if this node is the only one; over several, whichever
+    /// node [tells all](Self::tell_turn) does.
+    fn notice_here(&self, change: Change) {
+        if self.broker.is_none() {
+            self.notice(change);
+        }
+    }
+
+    /// Tells all, and the application, that a user came to the first node, or left the last.
     pub(crate) fn tell_turn(&self, change: &UserChange, present: usize) {
+        let UserChange { user, name, connections, .. } = change;
+        let notice = if connections.is_some() { Change::UserJoined } else { Change::UserLeft };
+        self.notice(notice(user.clone()));
         if !self.crowd.announces() {
             return;
         }
@@ -165,7 +176,6 @@ impl Inner {
             self.crowd.is_count_due.store(true, Ordering::Relaxed);
             return;
         }
-        let UserChange { user, name, connections, .. } = change;
         let tell = if connections.is_some() { chat::joined } else { chat::left };
         let window = self.config.namespace(&self.chat).map(Namespace::window).unwrap_or_default();
         let message = tell(user, name, present);

@@ -7,11 +7,12 @@
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
+use crate::lock::lock;
 use crate::user::UserId;
 
 /// One connection of this node, for as long as its generation lives.
@@ -247,7 +248,7 @@ struct Bucket {
 impl Bucket {
     fn change(&self) -> Change<'_> {
         // The lock guards no data of its own, so a panic while it was held broke nothing.
-        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _changing = lock(&self.changing);
         Change { bucket: self, users: self.users.load_full(), _changing }
     }
 }

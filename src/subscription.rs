@@ -150,7 +150,7 @@ impl Shard {
                 let info = Arc::new(info);
                 let is_first = state.enter(info.clone());
                 if let Some(broker) = &self.hub.broker {
-                    broker.ledger.note_client(&channel.name, &info.client.as_str().into());
+                    broker.presence.note_client(&channel.name, &info.client.as_str().into());
                 } else if namespace.join_leave == JoinLeave::Client || is_first {
                     self.announce(room, channel, state, Change::Join, info);
                 }
@@ -297,7 +297,7 @@ impl Shard {
             let Some((namespace, who)) = namespace.zip(connection.who()) else { return };
             let Some((info, is_last)) = state.leave(&who.client) else { return };
             if let Some(broker) = &self.hub.broker {
-                broker.ledger.note_client(&channel.name, &who.client);
+                broker.presence.note_client(&channel.name, &who.client);
             } else if namespace.join_leave == JoinLeave::Client || is_last {
                 self.announce(room, channel, state, Change::Leave, info);
             }

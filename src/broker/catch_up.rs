@@ -1,12 +1,13 @@
 //! Reading streams: what a channel lacks of what the broker has is brought to it, in its order.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::engine::{Entry, Failure, Read, Session, Stream};
+use super::engine::{Failure, Read, Remembered, Session, Stream};
 use super::envelope::Envelope;
 use super::{Broker, BrokerStats};
-use crate::channel::history::Position;
+use crate::channel::history::{Position, Window};
 use crate::channel::post::{Content, Post};
 use crate::channel::publication::Publication;
 use crate::channel::{Channel, State};
@@ -23,19 +24,17 @@ pub(super) async fn run(
     let asked = Instant::now();
     let mut reads = Vec::new();
     for name in names {
-        match behind(hub, name) {
-            Some((true, from, has_subscribers)) => {
-                let ttl = hub.config.namespace(name).map(|it| it.window().ttl).unwrap_or_default();
-                reads.push((Read { channel: name.clone(), from, ttl }, has_subscribers));
-            }
-            Some((false, _, has_subscribers)) => {
-                if has_subscribers {
-                    broker.stats.may_lack();
-                }
-                hub.channels.with(name, |_, state| finish(state, &Position::default(), asked));
-            }
-            None => {}
+        let Some(Behind { window, from, has_subscribers }) = behind(hub, name) else { continue };
+        if window.is_open() {
+            let read = Read { channel: name.clone(), from, ttl: window.ttl };
+            reads.push((read, has_subscribers));
+            continue;
         }
+        if has_subscribers {
+            // No publication of it has a position, which would tell whether anything lacks.
+            BrokerStats::count(&broker.stats.possible_gaps);
+        }
+        hub.channels.with(name, |_, state| finish(state, &Position::default(), asked));
     }
     let mut failed = Vec::new();
     let streams = session.read(reads.iter().map(|(read, _)| read)).await?;
@@ -51,14 +50,21 @@ pub(super) async fn run(
     Ok(failed)
 }
 
-/// Whether a channel that is behind has a stream, where it stands there, and whether anyone is on it;
-/// `None` if it is current or gone.
-fn behind(hub: &Inner, name: &str) -> Option<(bool, Option<Position>, bool)> {
-    let is_open = hub.config.namespace(name)?.window().is_open();
+/// A channel that is behind.
+struct Behind {
+    window: Window,
+    /// Where its mirror stands.
+    from: Option<Position>,
+    has_subscribers: bool,
+}
+
+/// How far a channel is behind; `None` if it is current or gone.
+fn behind(hub: &Inner, name: &str) -> Option<Behind> {
+    let window = hub.config.namespace(name)?.window();
     hub.channels.with(name, |_, state| {
         let mirror = state.mirror.as_ref().filter(|mirror| !mirror.is_current())?;
-        let from = mirror.has_place().then(|| state.history.position());
-        Some((is_open, from, state.subscribers() > 0))
+        let from = mirror.has_position().then(|| state.history.position());
+        Some(Behind { window, from, has_subscribers: state.subscribers() > 0 })
     })?
 }
 
@@ -71,10 +77,7 @@ async fn bring(
     has_subscribers: bool,
 ) {
     let from = from.filter(|from| from.epoch == position.epoch);
-    if let Some(from) = &from
-        && let Some(echo) = entries.pop_front_if(|entry| entry.offset == from.offset)
-        && !is_latest(hub, &channel, &echo, from)
-    {
+    if has_other_end(hub, &channel, from.as_ref(), &mut entries) {
         // Its offsets were given twice, as after a failover: it must become another stream.
         let ahead = Position { offset: BEYOND_ALL, epoch: position.epoch };
         hub.channels.with(&channel, |_, state| hub.channels.begin(state, ahead));
@@ -89,23 +92,23 @@ async fn bring(
     }
     if has_subscribers {
         let BrokerStats { repaired, interrupted, .. } = &broker.stats;
-        BrokerStats::add(if goes_on { repaired } else { interrupted }, 1);
+        BrokerStats::count(if goes_on { repaired } else { interrupted });
     }
     let reached = entries.back().map_or(top, |entry| entry.offset);
     // Of another stream, or with a gap before it, nothing is news to who was there.
     let is_news = goes_on && has_subscribers;
-    for Entry { offset, body, age } in entries {
+    for Remembered { offset, body, age } in entries {
         let position = Position { offset, epoch: position.epoch.clone() };
         let envelope = Envelope::read(&body, position);
         match envelope.and_then(Envelope::into_publication) {
             Some(publication) => append(hub, &channel, publication, age, is_news).await,
-            None => BrokerStats::add(&broker.stats.malformed, 1),
+            None => BrokerStats::count(&broker.stats.malformed),
         }
     }
     let is_all = hub.channels.with(&channel, |_, state| {
         let is_all = reached >= top && finish(state, &position, asked);
         if let Some(mirror) = state.mirror.as_mut().filter(|_| !is_all) {
-            mirror.take_place();
+            mirror.take_position();
         }
         is_all
     });
@@ -114,8 +117,20 @@ async fn bring(
     }
 }
 
-/// Whether the entry at a channel's place is the publication that it has there, if it still has that.
-fn is_latest(hub: &Inner, name: &str, entry: &Entry, from: &Position) -> bool {
+/// Whether what a stream has where its mirror stands, which is taken off, is not what the mirror has there.
+fn has_other_end(
+    hub: &Inner,
+    channel: &str,
+    from: Option<&Position>,
+    entries: &mut VecDeque<Remembered>,
+) -> bool {
+    let Some(from) = from else { return false };
+    let echo = entries.pop_front_if(|entry| entry.offset == from.offset);
+    echo.is_some_and(|echo| !is_latest(hub, channel, &echo, from))
+}
+
+/// Whether the entry at a channel's position is the publication that it has there, if it still has that.
+fn is_latest(hub: &Inner, name: &str, entry: &Remembered, from: &Position) -> bool {
     let envelope = Envelope::read(&entry.body, from.clone());
     let Some(publication) = envelope.and_then(Envelope::into_publication) else { return false };
     let is_latest = hub.channels.with(name, |_, state| {
@@ -125,7 +140,7 @@ fn is_latest(hub: &Inner, name: &str, entry: &Entry, from: &Position) -> bool {
     is_latest.unwrap_or(true)
 }
 
-/// Has a channel go on from another place. Subscriptions that count on lacking nothing end.
+/// Has a channel go on from another position. Subscriptions that count on lacking nothing end.
 async fn begin(hub: &Inner, name: &str, position: Position) {
     let room = hub.ring.room().wait(0).await;
     hub.channels.with(name, |channel, state| {

@@ -1,5 +1,5 @@
 //! Finds what was lost on its way: a stream that was ahead of its mirror already at the last look is read
-//! again. The look also keeps the places of quiet streams, and who is on their channels, from being
+//! again. The look also keeps the positions of quiet streams, and who is on their channels, from being
 //! forgotten.
 
 use std::collections::HashMap;
@@ -21,7 +21,7 @@ pub(super) async fn run(hub: &Inner, session: &Session) -> Result<Infallible, Fa
         for names in names.chunks(BATCH) {
             let watched: Vec<_> = names.iter().filter_map(|name| watched(hub, name)).collect();
             for (Watched { channel, .. }, position) in
-                watched.iter().zip(session.places(&watched).await?)
+                watched.iter().zip(session.positions(&watched).await?)
             {
                 let Ok(position) = position else { continue };
                 if is_behind(hub, channel, &position, stood.get(channel)) {
@@ -34,15 +34,20 @@ pub(super) async fn run(hub: &Inner, session: &Session) -> Result<Infallible, Fa
     }
 }
 
-/// A channel that has a stream, if it is there.
+/// A channel of which the broker keeps something.
 fn watched(hub: &Inner, name: &Arc<str>) -> Option<Watched> {
-    let window = hub.config.namespace(name)?.window();
-    window.is_open().then(|| Watched { channel: name.clone(), ttl: window.ttl })
+    let namespace = hub.config.namespace(name)?;
+    let window = namespace.window();
+    let is_kept = window.is_open() || namespace.counts_presence();
+    is_kept.then(|| Watched { channel: name.clone(), ttl: window.ttl })
 }
 
 /// Whether a channel counts as current and has not what its stream had at the last look, or the stream is
 /// another one by now.
 fn is_behind(hub: &Inner, name: &str, stands: &Position, stood: Option<&Position>) -> bool {
+    if !hub.config.namespace(name).is_some_and(|namespace| namespace.window().is_open()) {
+        return false;
+    }
     let is_behind = hub.channels.with(name, |_, state| {
         let is_current = state.mirror.as_ref().is_some_and(|mirror| mirror.is_current());
         let here = state.history.position();

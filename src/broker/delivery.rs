@@ -30,8 +30,8 @@ pub(super) async fn deliver(hub: &Arc<Inner>, broker: &Broker, topic: &Topic, pa
 }
 
 async fn deliver_one(hub: &Arc<Inner>, broker: &Broker, topic: &Topic, envelope: Option<Envelope>) {
-    BrokerStats::add(&broker.stats.received, 1);
-    let Some(envelope) = envelope else { return BrokerStats::add(&broker.stats.malformed, 1) };
+    BrokerStats::count(&broker.stats.received);
+    let Some(envelope) = envelope else { return BrokerStats::count(&broker.stats.malformed) };
     match (topic, envelope) {
         (Topic::All, Envelope::Message(message, audience, position)) => {
             let publication = spoken(&message, position);
@@ -59,8 +59,10 @@ async fn deliver_one(hub: &Arc<Inner>, broker: &Broker, topic: &Topic, envelope:
             }
         }
         (Topic::User(_), Envelope::Order(order)) => broker.obey(hub, *order).await,
+        (Topic::All, Envelope::Question(question)) => broker.reply(hub, question),
+        (Topic::Node(_), Envelope::Reply(reply)) => broker.hear_reply(reply),
         (Topic::Pulse(_), Envelope::Pulse(number)) => broker.health.hear(number),
-        _ => BrokerStats::add(&broker.stats.malformed, 1),
+        _ => BrokerStats::count(&broker.stats.malformed),
     }
 }
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::feed::Feed;
-use super::ledger::{Beat, Client, ClientChange, Turn, UserChange};
 use super::parcel::Parcel;
+use super::presence::{Client, ClientChange, Renewal, Turn, UserChange};
 use super::topic::Topic;
 use super::{nats, redis};
 use crate::channel::history::Position;
@@ -54,7 +54,7 @@ pub(super) struct Read {
     pub(super) ttl: Duration,
 }
 
-/// A channel with a stream, whose place must not be forgotten.
+/// A channel of which nothing must be forgotten while it is here.
 #[derive(Debug)]
 pub(super) struct Watched {
     pub(super) channel: Arc<str>,
@@ -67,14 +67,14 @@ pub(super) struct Watched {
 pub(super) struct Stream {
     /// Where it stands.
     pub(super) position: Position,
-    /// What it has from the place that was asked for on, in order: with what stands there itself, if that
+    /// What it has from the position that was asked for on, in order: with what stands there itself, if that
     /// is not forgotten yet, and perhaps not all that there is.
-    pub(super) entries: VecDeque<Entry>,
+    pub(super) entries: VecDeque<Remembered>,
 }
 
 /// One publication of a stream.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(super) struct Remembered {
     pub(super) offset: u64,
     pub(super) body: Bytes,
     pub(super) age: Duration,
@@ -82,24 +82,26 @@ pub(super) struct Entry {
 
 /// Why a session is of no more use.
 #[derive(Debug)]
-pub(super) struct Failure(String);
+pub(crate) struct Failure(String);
 
 /// Why one command was refused, as the broker says it.
 #[derive(Clone, Debug)]
-pub(super) struct Refusal(String);
+pub(crate) struct Refusal(String);
 
 /// Either of them, for what takes several commands.
 #[derive(Debug)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     Refused(Refusal),
     Failed(Failure),
 }
 
 impl Connector {
-    pub(super) fn new(config: &Config, uid: &str) -> Result<Self, ConnectError> {
+    /// How to come to the one that is set, if one is.
+    pub(super) fn new(config: &Config, uid: &str) -> Result<Option<Self>, ConnectError> {
         Ok(match config.broker.kind {
-            BrokerKind::Nats => Self::Nats(nats::Connector::new(config, uid)?),
-            _ => Self::Redis(redis::Connector::new(config, uid)?),
+            BrokerKind::Local => None,
+            BrokerKind::Redis => Some(Self::Redis(redis::Connector::new(config, uid)?)),
+            BrokerKind::Nats => Some(Self::Nats(nats::Connector::new(config, uid)?)),
         })
     }
 
@@ -170,19 +172,19 @@ impl Session {
         }
     }
 
-    /// Where streams stand; those places, and who is on the channels, are kept for longer.
-    pub(super) async fn places(
+    /// Where streams stand; those positions, and who is on the channels, are kept for longer.
+    pub(super) async fn positions(
         &self,
         watched: &[Watched],
     ) -> Result<Vec<Result<Position, Refusal>>, Failure> {
         match self {
-            Self::Redis(session) => session.places(watched).await,
-            Self::Nats(session) => session.places(watched).await,
+            Self::Redis(session) => session.positions(watched).await,
+            Self::Nats(session) => session.positions(watched).await,
         }
     }
 
-    /// Has a channel's stream forget; its place stays.
-    pub(crate) async fn clear(&self, channel: &str, topic: &Topic) -> Result<(), String> {
+    /// Has a channel's stream forget; its position stays.
+    pub(crate) async fn clear(&self, channel: &str, topic: &Topic) -> Result<(), Fault> {
         match self {
             Self::Redis(session) => session.clear(channel, topic).await,
             Self::Nats(session) => session.clear(channel, topic).await,
@@ -190,31 +192,31 @@ impl Session {
     }
 
     /// Renews a lease for so long; one that `is_held` must not have ended.
-    pub(super) async fn beat(
+    pub(super) async fn renew(
         &self,
-        node: (&str, &str),
+        lease: (&str, &str),
         is_held: bool,
         ttl: Duration,
-    ) -> Result<Result<Beat, Refusal>, Failure> {
+    ) -> Result<Result<Renewal, Refusal>, Failure> {
         match self {
-            Self::Redis(session) => session.beat(node, is_held, ttl).await,
-            Self::Nats(session) => session.beat(node, is_held, ttl).await,
+            Self::Redis(session) => session.renew(lease, is_held, ttl).await,
+            Self::Nats(session) => session.renew(lease, is_held, ttl).await,
         }
     }
 
-    /// Has a lease end at once; what stood under it is gone already if it `is_cleared`.
-    pub(super) async fn retire(&self, node: &str, is_cleared: bool) -> Result<(), Failure> {
+    /// Has a lease end at once; what stood under it is gone already if it `is_reaped`.
+    pub(super) async fn retire(&self, lease: &str, is_reaped: bool) -> Result<(), Failure> {
         match self {
-            Self::Redis(session) => session.retire(node, is_cleared).await,
-            Self::Nats(session) => session.retire(node, is_cleared).await,
+            Self::Redis(session) => session.retire(lease, is_reaped).await,
+            Self::Nats(session) => session.retire(lease, is_reaped).await,
         }
     }
 
     /// Whether it is this node that clears away what a dead one has left, whose lease lasts so long.
-    pub(super) async fn claim(&self, node: &str, ttl: Duration) -> Result<bool, Failure> {
+    pub(super) async fn claim(&self, lease: &str, ttl: Duration) -> Result<bool, Failure> {
         match self {
-            Self::Redis(session) => session.claim(node).await,
-            Self::Nats(session) => session.claim(node, ttl).await,
+            Self::Redis(session) => session.claim(lease).await,
+            Self::Nats(session) => session.claim(lease, ttl).await,
         }
     }
 
@@ -241,21 +243,21 @@ impl Session {
     }
 
     /// What it takes for all users of a node to be gone.
-    pub(super) async fn users_of(&self, node: &str) -> Result<Vec<UserChange>, Fault> {
+    pub(super) async fn users_of(&self, lease: &str) -> Result<Vec<UserChange>, Fault> {
         match self {
-            Self::Redis(session) => session.users_of(node).await,
-            Self::Nats(session) => session.users_of(node).await,
+            Self::Redis(session) => session.users_of(lease).await,
+            Self::Nats(session) => session.users_of(lease).await,
         }
     }
 
     /// The connections of a node on channels.
     pub(super) async fn clients_of(
         &self,
-        node: &str,
+        lease: &str,
     ) -> Result<Vec<(Client, Arc<ClientInfo>)>, Fault> {
         match self {
-            Self::Redis(session) => session.clients_of(node).await,
-            Self::Nats(session) => session.clients_of(node).await,
+            Self::Redis(session) => session.clients_of(lease).await,
+            Self::Nats(session) => session.clients_of(lease).await,
         }
     }
 
@@ -264,7 +266,7 @@ impl Session {
         &self,
         channel: &str,
         ended: &[String],
-    ) -> Result<Vec<Arc<ClientInfo>>, String> {
+    ) -> Result<Vec<Arc<ClientInfo>>, Fault> {
         match self {
             Self::Redis(session) => session.present(channel, ended).await,
             Self::Nats(session) => session.present(channel, ended).await,
@@ -272,7 +274,7 @@ impl Session {
     }
 
     /// How many connections and users are on a channel.
-    pub(crate) async fn presence_counts(&self, channel: &str) -> Result<(usize, usize), String> {
+    pub(crate) async fn presence_counts(&self, channel: &str) -> Result<(usize, usize), Fault> {
         match self {
             Self::Redis(session) => session.presence_counts(channel).await,
             Self::Nats(session) => session.presence_counts(channel).await,
@@ -284,7 +286,7 @@ impl Session {
         &self,
         user: &UserId,
         ended: &[String],
-    ) -> Result<usize, String> {
+    ) -> Result<usize, Fault> {
         match self {
             Self::Redis(session) => session.connections_of(user, ended).await,
             Self::Nats(session) => session.connections_of(user, ended).await,
@@ -316,6 +318,15 @@ impl From<Failure> for Fault {
     }
 }
 
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(refusal) => refusal.fmt(f),
+            Self::Failed(failure) => failure.fmt(f),
+        }
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -333,14 +344,14 @@ pub(super) fn new_epoch() -> Arc<str> {
     format!("{:08x}", uuid::Uuid::new_v4().as_fields().0).into()
 }
 
-/// How long a stream's place is kept after its last publication or reading: longer than what is in it, so
+/// How long a stream's position is kept after its last publication or reading: longer than what is in it, so
 /// that who comes back late is told that it lacks something, and not given another stream's beginning.
-pub(super) fn place_ttl(ttl: Duration) -> Duration {
-    PLACE_TTL.max(ttl * 2)
+pub(super) fn position_ttl(ttl: Duration) -> Duration {
+    POSITION_TTL.max(ttl * 2)
 }
 
 /// The least of them.
-pub(super) const PLACE_TTL: Duration = Duration::from_secs(24 * 60 * 60);
+pub(super) const POSITION_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How long an idempotency key is remembered: as long as on one node.
 pub(super) const KEY_TTL: Duration = Duration::from_secs(5 * 60);

@@ -1,27 +1,27 @@
-//! What this node has entered into the ledger, over all sessions.
+//! Who of this node is entered at the broker, over all sessions.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::ledger::{Client, ClientChange, Lease, Ledger, Turn, UserChange};
+use super::presence::{Client, ClientChange, Lease, Presence, Turn, UserChange};
 use super::topic_of;
 use crate::config::JoinLeave;
 use crate::hub::Inner;
 use crate::protocol::centrifuge::ClientInfo;
 use crate::user::UserId;
 
-/// What is not in here is not in the ledger.
+/// Who is not in here is not entered there.
 #[derive(Debug, Default)]
 pub(super) struct Entered {
     /// How many leases were lost before.
     losses: u64,
     /// With their names, and how many connections they have.
-    users: HashMap<UserId, Entry<(Arc<str>, usize)>>,
-    clients: HashMap<Client, Entry<Arc<ClientInfo>>>,
+    users: HashMap<UserId, Tracked<(Arc<str>, usize)>>,
+    clients: HashMap<Client, Tracked<Arc<ClientInfo>>>,
 }
 
 #[derive(Debug)]
-struct Entry<T> {
+struct Tracked<T> {
     what: T,
     standing: Standing,
 }
@@ -53,7 +53,7 @@ impl Entered {
             return None;
         }
         Some(UserChange {
-            node: lease.name.clone(),
+            lease: lease.name.clone(),
             user: user.clone(),
             name: name.clone(),
             connections: here.as_ref().map(|(_, connections)| *connections),
@@ -72,14 +72,14 @@ impl Entered {
         let here = hub.channels.with(channel, |_, state| state.client(name)).flatten();
         let had = self.clients.get(client);
         let is_here = here.is_some();
-        if is_here && had.is_some_and(Entry::is_entered) {
+        if is_here && had.is_some_and(Tracked::is_entered) {
             return None;
         }
         let is_quiet = had.is_some_and(|had| had.standing == Standing::Lost { is_quiet: true });
         let info = here.or_else(|| had.map(|had| had.what.clone()))?;
         let connections = hub.channels.with(channel, |_, state| state.connections_of(&info.user));
         Some(ClientChange {
-            node: lease.name.clone(),
+            lease: lease.name.clone(),
             topic: topic_of(hub, channel),
             client: client.clone(),
             info,
@@ -93,14 +93,14 @@ impl Entered {
     pub(super) fn send_user(&mut self, change: &UserChange) {
         let what = (change.name.clone(), change.connections.unwrap_or(0));
         let entry = self.users.entry(change.user.clone());
-        entry.or_insert(Entry { what, standing: Standing::NEW }).send();
+        entry.or_insert(Tracked { what, standing: Standing::NEW }).send();
     }
 
     /// A change of a connection is sent.
     pub(super) fn send_client(&mut self, change: &ClientChange) {
         let entry = self.clients.entry(change.client.clone());
         let what = change.info.clone();
-        entry.or_insert(Entry { what, standing: Standing::NEW }).send();
+        entry.or_insert(Tracked { what, standing: Standing::NEW }).send();
     }
 
     /// A user was entered; tells of it what is to be told.
@@ -109,7 +109,7 @@ impl Entered {
         let (is_here, had) = match *connections {
             Some(connections) => {
                 let what = (name.clone(), connections);
-                let entry = Entry { what, standing: Standing::Entered };
+                let entry = Tracked { what, standing: Standing::Entered };
                 (true, self.users.insert(user.clone(), entry))
             }
             None => (false, self.users.remove(user)),
@@ -130,7 +130,7 @@ impl Entered {
     /// A connection was entered.
     pub(super) fn note_client(&mut self, change: ClientChange) {
         if change.is_here {
-            let entry = Entry { what: change.info, standing: Standing::Entered };
+            let entry = Tracked { what: change.info, standing: Standing::Entered };
             self.clients.insert(change.client, entry);
         } else {
             self.clients.remove(&change.client);
@@ -138,18 +138,18 @@ impl Entered {
     }
 
     /// If a lease was lost since, all that stood under it is to be entered again.
-    pub(super) fn begin_anew(&mut self, ledger: &Ledger, lease: &Lease) {
+    pub(super) fn begin_anew(&mut self, presence: &Presence, lease: &Lease) {
         if self.losses == lease.losses {
             return;
         }
         self.losses = lease.losses;
         for (user, entry) in &mut self.users {
             entry.lose(lease.is_quiet);
-            ledger.users.add(user.clone());
+            presence.users.add(user.clone());
         }
         for (client, entry) in &mut self.clients {
             entry.lose(lease.is_quiet);
-            ledger.clients.add(client.clone());
+            presence.clients.add(client.clone());
         }
     }
 }
@@ -158,7 +158,7 @@ impl Standing {
     const NEW: Self = Self::Unsure { was_entered: false };
 }
 
-impl<T> Entry<T> {
+impl<T> Tracked<T> {
     fn is_entered(&self) -> bool {
         self.standing == Standing::Entered
     }

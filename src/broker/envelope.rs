@@ -2,7 +2,7 @@
 //! was given.
 //!
 //! `<offset>:<epoch>:<kind><length of meta>:<meta><payload>`. The broker puts the first two in front
-//! where it gives the place in a stream, so that it need not look into the rest; elsewhere they are
+//! where it gives the position in a stream, so that it need not look into the rest; elsewhere they are
 //! `0::`. All nodes of a prefix must speak the same version of it, which its topics name.
 
 use std::collections::BTreeMap;
@@ -11,7 +11,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::survey::{Question, Reply};
 use crate::channel::history::Position;
+use crate::channel::post::Change;
 use crate::channel::publication::Publication;
 use crate::hub::order::{Act, Whom};
 use crate::message::Message;
@@ -25,7 +27,7 @@ use crate::user::UserId;
 pub(crate) enum Envelope {
     /// For the subscribers of a channel.
     Publication(Publication),
-    /// For all, and for the subscribers of the chat's channel if it has a place there.
+    /// For all, and for the subscribers of the chat's channel if it has a position there.
     Message(Message, Audience, Position),
     /// For a user's connections.
     Unicast(UserId, Message),
@@ -35,19 +37,21 @@ pub(crate) enum Envelope {
     Change(Change, ClientInfo),
     /// Something for a user's connections to do.
     Order(Box<RemoteOrder>),
+    /// Something for every node to answer.
+    Question(Question),
+    /// An answer to that, for the node that asked.
+    Reply(Reply),
     /// What a node tells itself, to see that it hears.
     Pulse(u64),
     /// Bodies that were sent together, each to be [read](Self::read).
     Several(Vec<Bytes>),
 }
 
-/// Which way someone went.
-pub(crate) use crate::channel::post::Change;
-
 /// An order as it was given, and by whom.
 #[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct RemoteOrder {
-    pub(crate) node: String,
+    /// The run of the node that gives it.
+    pub(crate) uid: String,
     pub(crate) number: u64,
     pub(crate) user: UserId,
     pub(crate) whom: Whom,
@@ -85,6 +89,8 @@ impl Envelope {
             JOIN => Self::Change(Change::Join, serde_json::from_slice(&meta).ok()?),
             LEAVE => Self::Change(Change::Leave, serde_json::from_slice(&meta).ok()?),
             ORDER => Self::Order(serde_json::from_slice(&meta).ok()?),
+            QUESTION => Self::Question(serde_json::from_slice(&meta).ok()?),
+            REPLY => Self::Reply(serde_json::from_slice(&meta).ok()?),
             PULSE => Self::Pulse(serde_json::from_slice(&meta).ok()?),
             SEVERAL => Self::Several(several(&meta, payload)?),
             _ => return None,
@@ -141,6 +147,16 @@ pub(crate) fn change_body(change: Change, info: &ClientInfo) -> Bytes {
     body(kind, &encode(info), b"")
 }
 
+/// The body of something for every node to answer.
+pub(crate) fn question_body(question: &Question) -> Bytes {
+    body(QUESTION, &encode(question), b"")
+}
+
+/// The body of an answer.
+pub(crate) fn reply_body(reply: &Reply) -> Bytes {
+    body(REPLY, &encode(reply), b"")
+}
+
 /// The body of what has a channel forget.
 pub(crate) fn clear_body() -> Bytes {
     body(CLEAR, "", b"")
@@ -162,7 +178,7 @@ pub(crate) fn several_body<'a>(bodies: impl ExactSizeIterator<Item = &'a Bytes> 
     body(SEVERAL, &lengths.join(","), &payload.concat())
 }
 
-/// A body as a topic carries it that has no place in a stream.
+/// A body as a topic carries it that has no position in a stream.
 pub(crate) fn placeless(body: &[u8]) -> Vec<u8> {
     [b"0::", body].concat()
 }
@@ -175,6 +191,8 @@ const CLEAR: u8 = b'x';
 const JOIN: u8 = b'j';
 const LEAVE: u8 = b'l';
 const ORDER: u8 = b'o';
+const QUESTION: u8 = b'q';
+const REPLY: u8 = b'r';
 const PULSE: u8 = b'i';
 const SEVERAL: u8 = b's';
 
@@ -238,6 +256,8 @@ fn message_of(is_binary: bool, payload: Bytes) -> Option<Message> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn info() -> ClientInfo {
@@ -288,6 +308,19 @@ mod tests {
         assert_eq!(&together[..], b"s5:4,3,8p0:1p0:p0:[2,3]");
         let Some(Envelope::Several(read)) = parse("0::", &together) else { panic!() };
         assert_eq!(read, bodies);
+    }
+
+    proptest! {
+        /// Another program may have written it.
+        #[test]
+        fn whatever_is_heard_is_read_or_passed_over(
+            front in "[0-9:]{0,6}[paucsxjloqri][0-9]{0,3}:",
+            rest in prop::collection::vec(any::<u8>(), 0..60),
+        ) {
+            let bytes = [front.as_bytes(), &rest].concat().into();
+            drop(Envelope::parse(&bytes));
+            drop(Envelope::read(&bytes, Position::default()));
+        }
     }
 
     #[test]

@@ -21,19 +21,19 @@ pub(super) struct Heard {
 #[derive(Debug)]
 pub(super) struct Feed {
     receiver: mpsc::UnboundedReceiver<Result<Heard, String>>,
-    held: Arc<Held>,
+    held: Arc<Buffered>,
 }
 
 /// The end at which it comes in, on whichever task that happens.
 #[derive(Debug)]
 pub(super) struct Inlet {
     sender: mpsc::UnboundedSender<Result<Heard, String>>,
-    held: Arc<Held>,
+    held: Arc<Buffered>,
     max_bytes: usize,
 }
 
 #[derive(Debug, Default)]
-struct Held {
+struct Buffered {
     bytes: AtomicUsize,
     has_overflowed: AtomicBool,
 }
@@ -42,7 +42,7 @@ impl Feed {
     /// A feed that holds at most so many bytes; over it the session ends, and what is lacking is read.
     pub(super) fn new(max_bytes: usize) -> (Inlet, Self) {
         let (sender, receiver) = mpsc::unbounded_channel();
-        let held = Arc::<Held>::default();
+        let held = Arc::<Buffered>::default();
         let inlet = Inlet { sender, held: held.clone(), max_bytes };
         (inlet, Self { receiver, held })
     }
@@ -64,7 +64,7 @@ impl Feed {
 }
 
 /// How much a feed holds.
-pub(super) struct Level(Arc<Held>);
+pub(super) struct Level(Arc<Buffered>);
 
 impl Level {
     /// Whether anything waits that came before.
@@ -77,7 +77,7 @@ impl Inlet {
     /// Takes what came; over the bound nothing more is taken.
     pub(super) fn hear(&self, topic: Topic, payload: Bytes) {
         let bytes = payload.len() + ENTRY_BYTES;
-        let Held { bytes: held, has_overflowed } = &*self.held;
+        let Buffered { bytes: held, has_overflowed } = &*self.held;
         if has_overflowed.load(Ordering::Relaxed) {
             return;
         }

@@ -1,4 +1,4 @@
-//! Topics: this node subscribes to what its connections need, and to no more.
+//! Topics: this node subscribes to what its connections need and what it is told itself, and to no more.
 
 use std::collections::HashSet;
 use std::convert::Infallible;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::engine::{Failure, Session};
-use super::{Broker, BrokerStats, Topic, catch_up};
+use super::{Broker, Topic, catch_up};
 use crate::hub::Inner;
 use crate::user::UserId;
 
@@ -27,15 +27,7 @@ pub(super) async fn run(
         later: Vec::new(),
         retry_at: Instant::now(),
     };
-    following.subscribe(session.pulses().iter().cloned().chain([Topic::All]).collect()).await?;
-    let names: Vec<_> = hub.channels.names().flatten().collect();
-    for names in names.chunks(BATCH) {
-        following.channels(names.to_vec()).await?;
-    }
-    let users: Vec<_> = hub.registry.users().flatten().collect();
-    for users in users.chunks(BATCH) {
-        following.users(users.to_vec()).await?;
-    }
+    following.all().await?;
     broker.health.follow();
     loop {
         let has_later = !following.later.is_empty();
@@ -68,6 +60,21 @@ struct Following<'a> {
 }
 
 impl Following<'_> {
+    /// Looks at all that there is.
+    async fn all(&mut self) -> Result<(), Failure> {
+        let mine = [Topic::All, Topic::Node(self.hub.uid.as_str().into())];
+        self.subscribe(self.session.pulses().iter().cloned().chain(mine).collect()).await?;
+        let names: Vec<_> = self.hub.channels.names().flatten().collect();
+        for names in names.chunks(BATCH) {
+            self.channels(names.to_vec()).await?;
+        }
+        let users: Vec<_> = self.hub.registry.users().flatten().collect();
+        for users in users.chunks(BATCH) {
+            self.users(users.to_vec()).await?;
+        }
+        Ok(())
+    }
+
     /// Looks at channels again: which are wanted, and which must be read.
     async fn channels(&mut self, names: Vec<Arc<str>>) -> Result<(), Failure> {
         let is_here = |name: &Arc<str>| self.hub.channels.with(name, |_, _| ()).is_some();
@@ -122,13 +129,6 @@ impl Following<'_> {
 
     fn count(&self) {
         self.broker.stats.topics.store(self.topics.len() as u64, Ordering::Relaxed);
-    }
-}
-
-impl BrokerStats {
-    /// Counts a topic of which something may lack: its publications have no places that would tell.
-    pub(super) fn may_lack(&self) {
-        Self::add(&self.possible_gaps, 1);
     }
 }
 

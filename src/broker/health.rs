@@ -3,12 +3,13 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
 use crate::config::BrokerReady;
+use crate::lock::lock;
 
 /// What is known of the broker.
 #[derive(Debug)]
@@ -170,8 +171,7 @@ impl Health {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // A panic beside it leaves nothing half written.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

@@ -2,12 +2,13 @@
 //! followed before.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
 use crate::hub::Inner;
+use crate::lock::lock;
 use crate::user::UserId;
 
 /// Users whose topics are followed though they may have no connection yet.
@@ -43,8 +44,7 @@ impl Holds {
     }
 
     fn held(&self) -> MutexGuard<'_, HashMap<UserId, Hold>> {
-        // A panic beside it leaves no hold half noted.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

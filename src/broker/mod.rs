@@ -5,55 +5,60 @@
 //! then it takes its turn in the ring. So all nodes see one order, and a publish that is answered as
 //! done is one that the broker has.
 //!
-//! A channel with history is a stream at the broker, which gives each publication its place. A node with
+//! A channel with history is a stream at the broker, which gives each publication its position. A node with
 //! subscribers keeps a [mirror](crate::channel::mirror) of what the stream has: read once when its first
 //! subscriber comes, then fed by what is published. Whoever subscribes or recovers is answered from that.
 //! After any doubt the stream is read again from where the mirror stands: what lacks is brought in its
 //! order, and only what cannot be had any more ends subscriptions, so that their peers come back for it.
 //!
-//! Everything happens on one thread: publishes go out in the order in which they were made, and what comes
-//! waits for room in the ring, for which no shard ever waits.
+//! What is published and what comes go through one thread: publishes go out in the order in which they were
+//! made, and what comes waits for room in the ring, for which no shard ever waits.
 
 mod catch_up;
 mod check;
-mod clear;
-mod courier;
 mod delivery;
 mod engine;
 mod entered;
-mod entry;
 pub(crate) mod envelope;
 mod feed;
 mod follow;
 mod health;
 mod holds;
-mod ledger;
+mod lease;
 mod nats;
-mod node;
 mod order;
 mod parcel;
+mod pending;
+mod presence;
 mod pulse;
 mod queue;
+mod reap;
 mod redis;
 mod register;
+mod serve;
 mod stats;
+mod survey;
+mod thread;
 mod topic;
+mod user_record;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
-pub(crate) use courier::{Courier, CourierError};
-use engine::Session;
+use engine::{Fault, Session};
 pub(crate) use health::Health;
 use holds::Holds;
 pub(crate) use holds::UserHold;
-use ledger::Ledger;
-pub(crate) use ledger::UserChange;
 use order::Orders;
-use queue::{Outgoing, Queue, Remember, Requests};
+use presence::Presence;
+pub(crate) use presence::UserChange;
+use queue::{Answer, Outgoing, Queue, Remember, Requests};
 pub(crate) use stats::BrokerStats;
+use survey::Surveys;
+pub(crate) use thread::{BrokerThread, ThreadError};
+use tokio::sync::Semaphore;
 pub(crate) use topic::Topic;
 
 use crate::agenda::Agenda;
@@ -79,9 +84,12 @@ pub(crate) struct Broker {
     pub(crate) users: Agenda<UserId>,
     holds: Holds,
     pub(crate) health: Health,
-    pub(crate) ledger: Ledger,
+    pub(crate) presence: Presence,
     pub(crate) stats: BrokerStats,
     orders: Orders,
+    surveys: Surveys,
+    /// One survey is answered at a time, as each looks at every channel.
+    answering: Semaphore,
     /// What is asked beside the publishes; `None` in doubt.
     session: ArcSwapOption<Session>,
     /// How long whoever needs the broker waits for it.
@@ -98,9 +106,11 @@ impl Broker {
             users: Agenda::default(),
             holds: Holds::default(),
             health: Health::new(config.broker.ready),
-            ledger: Ledger::new(uid),
+            presence: Presence::new(uid),
             stats: BrokerStats::default(),
             orders: Orders::default(),
+            surveys: Surveys::default(),
+            answering: Semaphore::new(1),
             session: ArcSwapOption::empty(),
             timeout: config.broker.timeout,
         };
@@ -128,8 +138,7 @@ impl Broker {
             remember: Remember::new(channel, window, key),
             connections: if is_chat { hub.reach(Audience::Chat) } else { hub.subscribers(channel) },
         };
-        let sent = self.queue.send(hub, outgoing, share);
-        sent.map_or_else(|error| Receipt::known(Err(error)), |it| Receipt::awaited(it, |it| it))
+        receipt(self.queue.send(hub, outgoing, share), |published| published)
     }
 
     /// Sends a message to all.
@@ -142,7 +151,7 @@ impl Broker {
         share: Option<&Arc<Share>>,
     ) -> Receipt<usize> {
         let outgoing = to_all(hub, message, audience, window);
-        self.count(self.queue.send(hub, outgoing, share))
+        receipt(self.queue.send(hub, outgoing, share), |published| published.connections)
     }
 
     /// Tells all of a user's coming or going, also while this node ends: it may be what ends it.
@@ -166,7 +175,7 @@ impl Broker {
         &self,
         channel: &str,
     ) -> Result<Vec<Arc<ClientInfo>>, PublishError> {
-        self.ask(async |session| session.present(channel, &self.ledger.ended()).await).await
+        self.ask(async |session| session.present(channel, &self.presence.ended()).await).await
     }
 
     /// How many connections and users are on a channel, on all nodes.
@@ -179,24 +188,13 @@ impl Broker {
 
     /// How many connections a user has, on all nodes.
     pub(crate) async fn connections_of(&self, user: &UserId) -> Result<usize, PublishError> {
-        let ended = self.ledger.ended();
+        let ended = self.presence.ended();
         self.ask(async |session| session.connections_of(user, &ended).await).await
-    }
-
-    async fn ask<T>(
-        &self,
-        question: impl AsyncFnOnce(&Session) -> Result<T, String>,
-    ) -> Result<T, PublishError> {
-        let session = self.session.load_full().ok_or(PublishError::Unavailable)?;
-        question(&session).await.map_err(|error| {
-            tracing::debug!(error, "the broker does not answer a question");
-            PublishError::Unavailable
-        })
     }
 
     /// Has what this node entered go at once, as it ends.
     pub(crate) async fn retire(&self) {
-        let lease = self.ledger.retire();
+        let lease = self.presence.retire();
         if let Some(session) = self.session.load_full() {
             // Without that it goes when the lease ends.
             let _ = tokio::time::timeout(FAREWELL, session.retire(&lease, false)).await;
@@ -206,24 +204,33 @@ impl Broker {
     /// Has a channel forget its publications on all nodes; its position stays.
     pub(crate) async fn clear(&self, hub: &Inner, channel: &str) -> Result<(), PublishError> {
         let session = self.session.load_full().ok_or(PublishError::Unavailable)?;
-        session.clear(channel, &topic_of(hub, channel)).await.map_err(|error| {
-            tracing::debug!(channel, error, "the broker refuses to forget");
+        session.clear(channel, &topic_of(hub, channel)).await.map_err(|fault| {
+            tracing::debug!(channel, %fault, "the broker refuses to forget");
             PublishError::Uncertain
+        })
+    }
+
+    async fn ask<T>(
+        &self,
+        question: impl AsyncFnOnce(&Session) -> Result<T, Fault>,
+    ) -> Result<T, PublishError> {
+        let session = self.session.load_full().ok_or(PublishError::Unavailable)?;
+        question(&session).await.map_err(|fault| {
+            tracing::debug!(%fault, "the broker does not answer a question");
+            PublishError::Unavailable
         })
     }
 
     fn send_to(&self, hub: &Inner, user: &UserId, body: Bytes) -> Receipt<usize> {
         let (topic, connections) = (Topic::User(user.clone()), hub.user_connections(user));
         let outgoing = Outgoing { topic, body, remember: None, connections };
-        self.count(self.queue.send(hub, outgoing, None))
+        receipt(self.queue.send(hub, outgoing, None), |published| published.connections)
     }
+}
 
-    fn count(&self, sent: Result<queue::Answer, PublishError>) -> Receipt<usize> {
-        sent.map_or_else(
-            |error| Receipt::known(Err(error)),
-            |answer| Receipt::awaited(answer, |published| published.connections),
-        )
-    }
+/// What becomes of what was sent.
+fn receipt<T>(sent: Result<Answer, PublishError>, give: fn(Published) -> T) -> Receipt<T> {
+    sent.map_or_else(|error| Receipt::known(Err(error)), |answer| Receipt::awaited(answer, give))
 }
 
 /// A message for all, which the chat's channel remembers.

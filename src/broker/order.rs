@@ -1,15 +1,14 @@
 //! Orders on their way through the broker: every node has those of the user's connections that are its own
 //! carry them out, and the one that was asked says what its own made of it.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::oneshot;
 
 use super::Broker;
 use super::envelope::{self, RemoteOrder};
+use super::pending::Pending;
 use crate::close::CloseReason;
 use crate::hub::Inner;
 use crate::hub::order::{Act, OrderError, PATIENCE, Whom};
@@ -20,28 +19,15 @@ use crate::user::UserId;
 type Outcome = Result<usize, OrderError>;
 
 /// Orders of this node that have not come back to it yet.
-#[derive(Debug, Default)]
-pub(super) struct Orders {
-    last: AtomicU64,
-    given: Mutex<HashMap<u64, oneshot::Sender<Outcome>>>,
-}
-
-impl Orders {
-    fn given(&self) -> MutexGuard<'_, HashMap<u64, oneshot::Sender<Outcome>>> {
-        // A panic beside it leaves no order half noted.
-        self.given.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
+pub(super) type Orders = Pending<Option<oneshot::Sender<Outcome>>>;
 
 impl Broker {
     /// Has a user's connections on all nodes do something; says how many of this node did.
     pub(crate) async fn order(&self, hub: &Inner, user: &UserId, whom: Whom, act: Act) -> Outcome {
-        let number = self.orders.last.fetch_add(1, Ordering::Relaxed);
         let (sender, outcome) = oneshot::channel();
-        self.orders.given().insert(number, sender);
-        let _forget = Forget { orders: &self.orders, number };
-        let (node, user) = (hub.uid.clone(), user.clone());
-        let order = RemoteOrder { node, number, user, whom, act };
+        let ticket = self.orders.wait(Some(sender));
+        let (uid, user) = (hub.uid.clone(), user.clone());
+        let order = RemoteOrder { uid, number: ticket.number(), user, whom, act };
         self.send_to(hub, &order.user, envelope::order_body(&order)).await?;
         if hub.registry.targets(&order.user).is_none() {
             return Ok(0);
@@ -59,15 +45,15 @@ impl Broker {
         user: &UserId,
         reason: CloseReason,
     ) -> Receipt<usize> {
-        let number = self.orders.last.fetch_add(1, Ordering::Relaxed);
-        let (node, whom, act) = (hub.uid.clone(), Whom::default(), Act::Close(reason));
-        let order = RemoteOrder { node, number, user: user.clone(), whom, act };
+        let number = self.orders.next();
+        let (uid, whom, act) = (hub.uid.clone(), Whom::default(), Act::Close(reason));
+        let order = RemoteOrder { uid, number, user: user.clone(), whom, act };
         self.send_to(hub, user, envelope::order_body(&order))
     }
 
     /// Has the connections of this node carry out an order that came.
     pub(super) async fn obey(&self, hub: &Arc<Inner>, order: RemoteOrder) {
-        let RemoteOrder { node, number, user, whom, act } = order;
+        let RemoteOrder { uid, number, user, whom, act } = order;
         let act = match act {
             Act::Close(reason) if whom.is_everyone() => {
                 let room = hub.ring.room().wait(0).await;
@@ -98,22 +84,11 @@ impl Broker {
             }
             let room = hub.ring.room().wait(act.size()).await;
             let outcome = hub.order_here(room, &user, whom, act).await;
-            let Some(broker) = hub.broker.as_ref().filter(|_| node == hub.uid) else { return };
-            if let Some(sender) = broker.orders.given().remove(&number) {
-                let _ = sender.send(outcome);
-            }
+            let Some(broker) = hub.broker.as_ref().filter(|_| uid == hub.uid) else { return };
+            broker.orders.tell(number, |sender| {
+                // It may just have given up.
+                sender.take().map(|sender| sender.send(outcome));
+            });
         });
-    }
-}
-
-/// Forgets an order that nobody waits for any more.
-struct Forget<'a> {
-    orders: &'a Orders,
-    number: u64,
-}
-
-impl Drop for Forget<'_> {
-    fn drop(&mut self) {
-        self.orders.given().remove(&self.number);
     }
 }

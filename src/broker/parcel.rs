@@ -5,11 +5,11 @@ use std::iter::repeat_n;
 use bytes::Bytes;
 
 use super::envelope;
-use super::queue::{Remember, Request};
+use super::queue::{Outgoing, Remember};
 use super::topic::Topic;
 
 /// A publish, or several that follow each other to one topic. What is remembered goes alone: each has a
-/// place of its own.
+/// position of its own.
 #[derive(Debug)]
 pub(super) struct Parcel<'a> {
     pub(super) topic: &'a Topic,
@@ -19,18 +19,20 @@ pub(super) struct Parcel<'a> {
 }
 
 /// Packs publishes in their order.
-pub(super) fn pack(requests: &[Request]) -> Vec<Parcel<'_>> {
+pub(super) fn pack<'a>(publishes: impl Iterator<Item = &'a Outgoing>) -> Vec<Parcel<'a>> {
+    let publishes: Vec<_> = publishes.collect();
     let mut bytes = 0;
-    let is_together = |one: &Request, next: &Request| {
-        bytes += one.outgoing.body.len();
-        let fits = bytes + next.outgoing.body.len() <= MAX_BYTES;
-        let is_together = fits && goes_with(one, next);
-        if !is_together {
+    let goes_with = |one: &&Outgoing, next: &&Outgoing| {
+        bytes += one.body.len();
+        let fits = bytes + next.body.len() <= MAX_BYTES;
+        let goes_with =
+            fits && one.topic == next.topic && one.remember.is_none() && next.remember.is_none();
+        if !goes_with {
             bytes = 0;
         }
-        is_together
+        goes_with
     };
-    requests.chunk_by(is_together).map(parcel).collect()
+    publishes.chunk_by(goes_with).filter_map(parcel).collect()
 }
 
 /// What became of each publish, as of its parcel.
@@ -39,21 +41,42 @@ pub(super) fn unpack<T: Clone>(parcels: &[Parcel<'_>], answers: Vec<T>) -> Vec<T
     parcels.iter().zip(answers).flat_map(of_each).collect()
 }
 
-fn goes_with(one: &Request, next: &Request) -> bool {
-    let (one, next) = (&one.outgoing, &next.outgoing);
-    one.remember.is_none() && next.remember.is_none() && one.topic == next.topic
-}
-
-fn parcel(requests: &[Request]) -> Parcel<'_> {
-    let [first, ..] = requests else { unreachable!("a chunk has at least one") };
-    let bodies = requests.iter().map(|request| &request.outgoing.body);
-    Parcel {
-        topic: &first.outgoing.topic,
-        body: envelope::several_body(bodies),
-        remember: first.outgoing.remember.as_ref(),
-        publishes: requests.len(),
-    }
+fn parcel<'a>(publishes: &[&'a Outgoing]) -> Option<Parcel<'a>> {
+    let Outgoing { topic, remember, .. } = publishes.first()?;
+    let body = envelope::several_body(publishes.iter().map(|publish| &publish.body));
+    Some(Parcel { topic, body, remember: remember.as_ref(), publishes: publishes.len() })
 }
 
 /// Bytes that go together: as many as make what is sent once small beside them.
 pub(super) const MAX_BYTES: usize = 64 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::channel::history::Window;
+
+    fn publish(topic: Topic, size: usize, key: Option<&str>) -> Outgoing {
+        let remember = Remember::new("a", Window::default(), key);
+        Outgoing { topic, body: vec![b'x'; size].into(), remember, connections: 0 }
+    }
+
+    #[test]
+    fn what_is_of_one_topic_goes_together_up_to_a_size_and_what_is_remembered_alone() {
+        let channel = || Topic::Channel("a".into());
+        let publishes = [
+            publish(Topic::All, 1, None),
+            publish(channel(), 1, None),
+            publish(channel(), 2, None),
+            publish(channel(), 3, Some("key")),
+            publish(channel(), MAX_BYTES - 1, None),
+            publish(channel(), 1, None),
+            publish(channel(), 1, None),
+            publish(channel(), MAX_BYTES + 1, None),
+        ];
+        let parcels = pack(publishes.iter());
+        let counts: Vec<_> = parcels.iter().map(|parcel| parcel.publishes).collect();
+        assert_eq!(counts, [1, 2, 1, 2, 1, 1]);
+        let answers = unpack(&parcels, vec!['a', 'b', 'c', 'd', 'e', 'f']);
+        assert_eq!(answers, ['a', 'b', 'b', 'c', 'd', 'd', 'e', 'f']);
+    }
+}

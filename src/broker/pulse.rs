@@ -1,5 +1,4 @@
-//! What a node does every second: it tells itself something through the broker and listens, and renews its
-//! lease.
+//! What a node tells itself through the broker, every second, to see that it hears.
 
 use std::convert::Infallible;
 use std::time::{Duration, Instant};
@@ -7,7 +6,6 @@ use std::time::{Duration, Instant};
 use super::Broker;
 use super::engine::{Failure, Session};
 use super::feed::Level;
-use crate::hub::Inner;
 
 /// Tells itself something again and again, and trusts the broker for as long as it comes back.
 pub(super) async fn run(
@@ -35,29 +33,6 @@ pub(super) async fn run(
         }
         tokio::time::sleep(INTERVAL).await;
     }
-}
-
-/// Renews the lease for as long as the node does not end.
-pub(super) async fn renew(
-    hub: &Inner,
-    broker: &Broker,
-    session: &Session,
-) -> Result<Infallible, Failure> {
-    while !broker.ledger.is_retired() {
-        let (lease, is_held) = broker.ledger.lease_to_renew();
-        let beat = session.beat((&lease, &hub.info()), is_held, hub.config.broker.lease).await?;
-        broker.health.set_refusal(match beat {
-            Ok(beat) => {
-                broker.ledger.renewed(beat);
-                None
-            }
-            // What needs no memory there goes on.
-            Err(refusal) => Some(format!("it takes nothing: {refusal}")),
-        });
-        tokio::time::sleep(INTERVAL).await;
-    }
-    // Renewed once more, it would outlast the node.
-    std::future::pending().await
 }
 
 /// Time between pulses, and how long one may take: with both a loss is known within 5 s.

@@ -1,4 +1,4 @@
-//! Entering who is here into the ledger.
+//! Entering at the broker who is here.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::Broker;
 use super::engine::{Failure, Session};
 use super::entered::Entered;
-use super::ledger::{Client, Ledger};
+use super::presence::{Client, Presence};
 use crate::agenda::Taken;
 use crate::hub::Inner;
 use crate::user::UserId;
@@ -22,21 +22,21 @@ pub(super) async fn run(
     entered: &mut Entered,
 ) -> Result<Infallible, Failure> {
     broker.health.trusted().await;
-    let ledger = &broker.ledger;
-    let mut register = Register { hub, ledger, session, entered, refused: Refused::by(ledger) };
+    let presence = &broker.presence;
+    let mut register = Register { hub, presence, session, entered, refused: Refused::by(presence) };
     loop {
-        let lease = ledger.lease().clone();
+        let lease = presence.lease().clone();
         if !lease.is_held {
             // What stands under no lease would never be cleared away.
-            ledger.held.notified().await;
+            presence.held.notified().await;
             continue;
         }
-        register.entered.begin_anew(ledger, &lease);
+        register.entered.begin_anew(presence, &lease);
         let (retry_at, has_refused) = (register.refused.retry_at, !register.refused.is_empty());
         tokio::select! {
-            users = ledger.users.take(BATCH) => register.enter_users(users).await?,
-            clients = ledger.clients.take(BATCH) => register.enter_clients(clients).await?,
-            () = ledger.held.notified() => {}
+            users = presence.users.take(BATCH) => register.enter_users(users).await?,
+            clients = presence.clients.take(BATCH) => register.enter_clients(clients).await?,
+            () = presence.held.notified() => {}
             () = tokio::time::sleep_until(retry_at), if has_refused => register.refused.retry(),
         }
     }
@@ -44,7 +44,7 @@ pub(super) async fn run(
 
 struct Register<'a> {
     hub: &'a Inner,
-    ledger: &'a Ledger,
+    presence: &'a Presence,
     session: &'a Session,
     entered: &'a mut Entered,
     refused: Refused<'a>,
@@ -52,7 +52,7 @@ struct Register<'a> {
 
 impl Register<'_> {
     async fn enter_users(&mut self, taken: Taken<'_, UserId>) -> Result<(), Failure> {
-        let lease = self.ledger.lease().clone();
+        let lease = self.presence.lease().clone();
         let users = taken.items().iter();
         let changes = users.filter_map(|user| self.entered.user_change(self.hub, &lease, user));
         let changes: Vec<_> = changes.collect();
@@ -61,7 +61,7 @@ impl Register<'_> {
         for (change, turn) in changes.into_iter().zip(turns) {
             match turn {
                 Ok(turn) => {
-                    self.ledger.set_present(turn.present);
+                    self.presence.set_present(turn.present);
                     self.entered.note_user(self.hub, &change, turn);
                 }
                 Err(refusal) => {
@@ -75,7 +75,7 @@ impl Register<'_> {
     }
 
     async fn enter_clients(&mut self, taken: Taken<'_, Client>) -> Result<(), Failure> {
-        let lease = self.ledger.lease().clone();
+        let lease = self.presence.lease().clone();
         let clients = taken.items().iter();
         let changes =
             clients.filter_map(|client| self.entered.client_change(self.hub, &lease, client));
@@ -98,15 +98,15 @@ impl Register<'_> {
 
 /// What the broker refused, and would again if it were tried at once. Dropped, it is on the agenda again.
 struct Refused<'a> {
-    ledger: &'a Ledger,
+    presence: &'a Presence,
     users: Vec<UserId>,
     clients: Vec<Client>,
     retry_at: Instant,
 }
 
 impl<'a> Refused<'a> {
-    fn by(ledger: &'a Ledger) -> Self {
-        Self { ledger, users: Vec::new(), clients: Vec::new(), retry_at: Instant::now() }
+    fn by(presence: &'a Presence) -> Self {
+        Self { presence, users: Vec::new(), clients: Vec::new(), retry_at: Instant::now() }
     }
 
     fn is_empty(&self) -> bool {
@@ -121,8 +121,8 @@ impl<'a> Refused<'a> {
     }
 
     fn retry(&mut self) {
-        self.users.drain(..).for_each(|user| self.ledger.users.add(user));
-        self.clients.drain(..).for_each(|client| self.ledger.clients.add(client));
+        self.users.drain(..).for_each(|user| self.presence.users.add(user));
+        self.clients.drain(..).for_each(|client| self.presence.clients.add(client));
     }
 }
 

@@ -24,7 +24,7 @@ pub(crate) struct BrokerStats {
 }
 
 impl BrokerStats {
-    pub(super) fn add(count: &AtomicU64, more: usize) {
-        count.fetch_add(more as u64, Ordering::Relaxed);
+    pub(super) fn count(counter: &AtomicU64) {
+        counter.fetch_add(1, Ordering::Relaxed);
     }
 }

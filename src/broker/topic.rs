@@ -13,6 +13,8 @@ pub(crate) enum Topic {
     Channel(Arc<str>),
     /// What this node tells itself; numbered, as it does so by every server of the broker.
     Pulse(u32),
+    /// What is for one node: for that run of it.
+    Node(Arc<str>),
     /// What is for a user's connections.
     User(UserId),
 }

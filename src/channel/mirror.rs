@@ -12,10 +12,10 @@ use super::history::Position;
 pub(crate) struct Mirror {
     /// When its stream was last asked for what it has, if nothing lacks since.
     asked: Option<Instant>,
-    /// The furthest place that came while it was behind.
+    /// The furthest position that came while it was behind.
     seen: Position,
-    /// Whether it has a place in its stream from which it can go on.
-    has_place: bool,
+    /// Whether it has a position in its stream from which it can go on.
+    has_position: bool,
     waiting: Vec<oneshot::Sender<()>>,
 }
 
@@ -24,9 +24,9 @@ impl Mirror {
         self.asked.is_some()
     }
 
-    /// Whether it has a place in its stream from which it can go on.
-    pub(crate) fn has_place(&self) -> bool {
-        self.has_place
+    /// Whether it has a position in its stream from which it can go on.
+    pub(crate) fn has_position(&self) -> bool {
+        self.has_position
     }
 
     /// Whether the stream was asked since: what it did not have then, nobody can have seen before.
@@ -47,8 +47,8 @@ impl Mirror {
     }
 
     /// A part of the stream was read, from which it is to go on.
-    pub(crate) fn take_place(&mut self) {
-        self.has_place = true;
+    pub(crate) fn take_position(&mut self) {
+        self.has_position = true;
     }
 
     /// The stream, asked then, had no more than up to a position; false if it has gone on since.
@@ -57,7 +57,7 @@ impl Mirror {
         if self.seen.epoch == position.epoch && self.seen.offset > position.offset {
             return false;
         }
-        (self.asked, self.has_place) = (Some(asked), true);
+        (self.asked, self.has_position) = (Some(asked), true);
         for waiting in self.waiting.drain(..) {
             // Who gave up no longer listens.
             let _ = waiting.send(());

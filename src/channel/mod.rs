@@ -11,7 +11,7 @@ pub(crate) mod post;
 mod presence;
 pub(crate) mod publication;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 pub(crate) use channels::{Channels, TooManyChannels};
@@ -19,6 +19,7 @@ use history::{History, Window};
 use mirror::Mirror;
 use presence::Presence;
 
+use crate::lock::lock;
 use crate::protocol::centrifuge::ClientInfo;
 
 /// One life of a channel on this node; never given again.
@@ -130,9 +131,4 @@ impl State {
         self.sequence += 1;
         self.sequence
     }
-}
-
-/// A panic under one of these locks leaves a step undone, but nothing half written.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

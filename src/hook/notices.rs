@@ -1,12 +1,13 @@
 //! Notices on their way to the application: in order, numbered, and bounded.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::SystemTime;
 
 use tokio::sync::Notify;
 
 use super::{Change, Notice};
+use crate::lock::lock;
 
 /// What is still to be told.
 #[derive(Debug)]
@@ -89,8 +90,7 @@ impl Notices {
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
-        // A panic beside it leaves no notice half added.
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.queue)
     }
 }
 

@@ -48,7 +48,7 @@ impl Inner {
     pub(crate) fn note_user(&self, user: &UserId) {
         if let Some(broker) = &self.broker {
             broker.users.add(user.clone());
-            broker.ledger.note_user(user);
+            broker.presence.note_user(user);
         }
     }
 

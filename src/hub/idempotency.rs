@@ -2,10 +2,11 @@
 //! answered again, but not published.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::hub::publish::Published;
+use crate::lock::lock;
 
 /// The answers to publishes with a key, by channel and key.
 #[derive(Debug)]
@@ -38,7 +39,7 @@ impl Answered {
     ) -> Result<Published, E> {
         let name: Arc<str> = format!("{}:{channel}{key}", channel.len()).into();
         // An answer is whole whatever panicked beside it.
-        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut answers = lock(&self.answers);
         answers.forget(|age, _| age >= MEMORY, now);
         if let Some(published) = answers.by_name.get(&name) {
             return Ok(published.clone());

@@ -3,7 +3,7 @@
 
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
@@ -14,6 +14,7 @@ use crate::close::{CloseReason, UnsubscribeReason};
 use crate::connection::Connection;
 use crate::error::PublishError;
 use crate::hub::Inner;
+use crate::lock::lock;
 use crate::message::{Encoding, Message};
 use crate::protocol::centrifuge;
 use crate::registry::Targets;
@@ -126,7 +127,7 @@ impl Order {
         let complete = tokio::time::timeout(PATIENCE, self.shards.complete()).await;
         complete.map_err(|_| OrderError::Unanswered)?;
         let obeyed = self.obeyed.load(Ordering::Relaxed);
-        match *self.refused.lock().unwrap_or_else(PoisonError::into_inner) {
+        match *lock(&self.refused) {
             Some(reason) => Err(OrderError::Refused { obeyed, reason }),
             None => Ok(obeyed),
         }
@@ -146,7 +147,7 @@ impl Shard {
                     order.obeyed.fetch_add(usize::from(has_obeyed), Ordering::Relaxed);
                 }
                 Err(reason) => {
-                    let mut refused = order.refused.lock().unwrap_or_else(PoisonError::into_inner);
+                    let mut refused = lock(&order.refused);
                     refused.get_or_insert(reason);
                 }
             }

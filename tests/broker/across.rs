@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use fanfare::UserId;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::client::{Client, data};
 use crate::node::{Broker, node, node_with, on_both, subscriber};
@@ -19,6 +19,7 @@ on_both! {
     a_user_has_what_is_sent_to_it_on_every_node,
     the_chat_is_one_on_all_nodes,
     orders_reach_the_connections_of_every_node,
+    channels_are_those_of_all_nodes,
     an_idempotency_key_counts_on_all_nodes,
     an_idempotency_key_counts_without_history_too,
     what_is_for_a_user_and_for_all_comes_in_the_order_in_which_it_was_sent,
@@ -148,6 +149,33 @@ fn orders_reach_the_connections_of_every_node(broker: &impl Broker) {
     for client in &mut clients {
         assert_eq!(client.push()["unsubscribe"]["code"], 2000);
     }
+}
+
+fn channels_are_those_of_all_nodes(broker: &impl Broker) {
+    let (here, there) = (node(&broker.url()), node(&broker.url()));
+    let _clients = [
+        subscriber(&here, 1, "news:a"),
+        subscriber(&there, 2, "news:a"),
+        subscriber(&there, 3, "open:b"),
+    ];
+    let channels = |node: &TestServer, body: Value| {
+        let (_, answer) = node.api("channels", &body.to_string());
+        let mut answer: Value = serde_json::from_str(&answer).unwrap();
+        answer["result"]["channels"].take()
+    };
+    let all = json!({"news:a": {"num_clients": 2}, "open:b": {"num_clients": 1}});
+    for node in [&here, &there] {
+        let nodes = || node.result("info", &json!({}))["nodes"].as_array().map(Vec::len);
+        wait_until("the nodes know each other", || nodes() == Some(2));
+        assert_eq!(channels(node, json!({})), all);
+    }
+    let some = json!({"open:b": {"num_clients": 1}});
+    assert_eq!(channels(&here, json!({"pattern": "open:*"})), some);
+    let (_, answer) = here.api("channels", r#"{"pattern":"["}"#);
+    assert!(answer.contains(r#""code":107,"message":"bad request: "#), "{answer}");
+    drop(there);
+    let own = json!({"news:a": {"num_clients": 1}});
+    wait_until("the other node is gone", || channels(&here, json!({})) == own);
 }
 
 fn an_idempotency_key_counts_on_all_nodes(broker: &impl Broker) {

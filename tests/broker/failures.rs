@@ -91,6 +91,7 @@ fn a_paused_broker_is_told_and_nothing_accepted_is_lost(broker: &mut impl Broker
     let mut peer = nodes[0].connect(7);
     peer.send_text(r#"{"type":"ping"}"#);
     assert_eq!(peer.read_text(), r#"{"type":"pong"}"#);
+    // Longer than any lease, and than servers are mostly away.
     std::thread::sleep(Duration::from_secs(30).saturating_sub(paused.elapsed()));
     broker.resume();
     let last = publish_until_accepted(&nodes[0], "news:a", &json!(2));
@@ -140,10 +141,12 @@ fn who_is_here_does_not_leave_for_a_broker_that_was_away_longer_than_leases_last
     let _guest = subscriber(&there, 42, "room:a");
     assert_eq!(listener.push()["join"]["info"]["user"], "42");
     broker.kill();
+    // Leases last 4 s here.
     std::thread::sleep(Duration::from_secs(6));
     broker.restart();
     here.until_trusted();
     there.until_trusted();
+    // Whoever has not come back 4 s after the broker did is taken for gone.
     std::thread::sleep(Duration::from_secs(6));
     here.hub.broadcast("still here").wait().unwrap();
     assert_eq!(watcher.read_text(), "still here");

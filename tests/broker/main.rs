@@ -19,7 +19,7 @@ mod directory;
 // A broker that fails, of either kind.
 mod failures;
 // Who is here, as a broker keeps it.
-mod ledger;
+mod records;
 // A client of both brokers, without a library.
 mod lines;
 // NATS, with JetStream or without.
@@ -37,6 +37,9 @@ mod presence;
 mod process;
 // A network that fails when told to.
 mod proxy;
+#[allow(dead_code, reason = "the other tests need the rest")]
+#[path = "../it/hooks/receiver.rs"]
+mod receiver;
 // Redis, alone.
 mod redis;
 // Redis, its keys on three servers.
@@ -49,7 +52,7 @@ mod redis_sentinels;
 mod redis_tls;
 // What a node says that cannot start for its broker.
 mod start;
-// What tests of failures do.
+// What tests do again and again.
 mod steps;
 #[allow(dead_code, reason = "the other tests need the rest")]
 #[path = "../it/support.rs"]

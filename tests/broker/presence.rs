@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use fanfare::config::{Announce, JoinLeave, Switch};
+use fanfare::config::{Announce, HookCall, JoinLeave, Secret, Switch};
 use fanfare::{Config, UserId};
 use serde_json::json;
 
 use crate::client::namespace;
-use crate::ledger::Ledger;
 use crate::node::{Broker, node, node_with, on_both, subscriber};
+use crate::receiver::{HOOK_SECRET, Receiver};
+use crate::records::Records;
 use crate::support::*;
 
 on_both! {
@@ -20,6 +21,7 @@ on_both! {
     after_the_broker_lost_all_nobody_joins_again_but_who_is_new,
     a_node_that_ends_in_order_takes_its_users_along_at_once,
     info_tells_of_all_nodes,
+    an_application_is_told_of_a_user_once_for_all_nodes,
 }
 
 /// Users are told of each other, and linger briefly.
@@ -32,7 +34,7 @@ fn announce(config: &mut Config) {
     });
 }
 
-fn a_user_joins_and_leaves_once_however_many_nodes_it_is_on(broker: &impl Broker) {
+fn a_user_joins_and_leaves_once_however_many_nodes_it_is_on(broker: &impl Records) {
     let nodes = [node_with(&broker.url(), announce), node_with(&broker.url(), announce)];
     let mut watcher = nodes[0].open(1);
     assert!(watcher.read_text().contains(r#""user_joined","user_id":1"#));
@@ -48,7 +50,7 @@ fn a_user_joins_and_leaves_once_however_many_nodes_it_is_on(broker: &impl Broker
     }
     assert!(watcher.read_text().contains(r#""user_joined","user_id":42"#));
     tabs.remove(0);
-    std::thread::sleep(Duration::from_millis(600));
+    wait_until("one tab is left", || broker.user(42).matches(".0").count() == 1);
     nodes[1].hub.broadcast("still here").wait().unwrap();
     assert_eq!(watcher.read_text(), "still here");
     tabs.clear();
@@ -57,6 +59,34 @@ fn a_user_joins_and_leaves_once_however_many_nodes_it_is_on(broker: &impl Broker
         text.contains(r#""user_left","user_id":42"#) && text.contains(r#""count":1"#),
         "{text}"
     );
+}
+
+fn an_application_is_told_of_a_user_once_for_all_nodes(broker: &impl Records) {
+    let application = Receiver::agreeing();
+    let hooked = |config: &mut Config| {
+        announce(config);
+        config.hook.url = format!("http://{}/hook", application.address);
+        config.hook.secret = Some(Secret::new(HOOK_SECRET));
+        config.hook.calls = vec![HookCall::Users];
+    };
+    let notice = || {
+        let mut post = application.post();
+        assert_eq!(post["notices"].as_array().map(Vec::len), Some(1), "{post}");
+        let notice = post["notices"][0].take();
+        (notice["notice"].clone(), notice["user"].clone())
+    };
+    let nodes = [(); 2].map(|()| node_with(&broker.url(), hooked));
+    let mut tabs = vec![nodes[0].open(42)];
+    assert_eq!(notice(), (json!("user_joined"), json!("42")));
+    tabs.push(nodes[1].open(42));
+    wait_until("both tabs are entered", || broker.user(42).matches(".0").count() == 2);
+    tabs.remove(0);
+    wait_until("one tab is left", || broker.user(42).matches(".0").count() == 1);
+    assert!(application.is_left_alone());
+    tabs.clear();
+    assert_eq!(notice(), (json!("user_left"), json!("42")));
+    broker.enter_ghost();
+    assert_eq!(notice(), (json!("user_left"), json!("42")));
 }
 
 fn presence_of_a_channel_has_the_clients_of_all_nodes(broker: &impl Broker) {
@@ -97,7 +127,7 @@ fn joins_and_leaves_of_a_channel_are_told_on_all_nodes_by_user(broker: &impl Bro
     assert_eq!(watcher.push()["leave"]["info"]["user"], "42");
 }
 
-fn whoever_was_on_a_node_that_is_gone_leaves_within_its_lease(broker: &impl Ledger) {
+fn whoever_was_on_a_node_that_is_gone_leaves_within_its_lease(broker: &impl Records) {
     let here = node_with(&broker.url(), announce);
     let mut watcher = here.open(1);
     watcher.read_text();
@@ -109,7 +139,7 @@ fn whoever_was_on_a_node_that_is_gone_leaves_within_its_lease(broker: &impl Ledg
     assert_eq!(stats["num_clients"], 0);
 }
 
-fn a_node_that_lost_its_lease_enters_its_own_anew(broker: &impl Ledger) {
+fn a_node_that_lost_its_lease_enters_its_own_anew(broker: &impl Records) {
     let node = node(&broker.url());
     let _client = subscriber(&node, 42, "news:a");
     wait_until("the user is entered", || broker.user(42).contains(".0"));
@@ -121,7 +151,7 @@ fn a_node_that_lost_its_lease_enters_its_own_anew(broker: &impl Ledger) {
     wait_until("the client is entered", || stats()["num_clients"] == 1);
 }
 
-fn after_the_broker_lost_all_nobody_joins_again_but_who_is_new(broker: &impl Ledger) {
+fn after_the_broker_lost_all_nobody_joins_again_but_who_is_new(broker: &impl Records) {
     let node = node_with(&broker.url(), announce);
     let mut watcher = node.open(1);
     assert!(watcher.read_text().contains(r#""user_joined","user_id":1"#));

@@ -140,7 +140,6 @@ fn a_client_that_has_seen_more_than_its_node_is_given_what_comes_after() {
     let _keeps = subscriber(&node, 2, "news:a");
     node.publish("news:a", &json!(1));
     let epoch = node.result("history", &json!({"channel": "news:a"}))["epoch"].clone();
-    std::thread::sleep(Duration::from_millis(1100));
     // The node does not hear of these.
     let stream = "fanfare:v1:{c:news:a}:stream";
     for (id, body) in [("2-0", "p0:2"), ("3-0", "p0:3")] {

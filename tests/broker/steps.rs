@@ -1,4 +1,4 @@
-//! What tests of failures do again and again.
+//! What tests do again and again.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! A server of ours: started, killed, and started again.
+//! A server that was started here: killed, and started again.
 
 use std::fs::{self, File};
 use std::io;

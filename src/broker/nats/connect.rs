@@ -10,13 +10,13 @@ use bytes::Bytes;
 use futures_util::future::try_join_all;
 use rustls::ClientConfig;
 
-use super::dial::{self, DialError, Guest, Line};
+use super::dial::{self, Connection, Credentials, DialError};
+use super::error::JetStreamError;
 use super::hear::Hearing;
-use super::history::Places;
-use super::lease::Hold;
+use super::history::Heads;
+use super::jetstream::JetStream;
+use super::lease::OwnLease;
 use super::names::{Names, Store};
-use super::trouble::Trouble;
-use super::vault::Vault;
 use super::{Clock, PATIENCE, Session, streams};
 use crate::broker::feed::{Feed, Inlet};
 use crate::broker::parcel;
@@ -26,12 +26,12 @@ use crate::config::Config;
 #[derive(Debug)]
 pub(crate) struct Connector {
     servers: Vec<ServerAddr>,
-    guest: Guest,
+    credentials: Credentials,
     trust: Arc<ClientConfig>,
     names: Names,
     config: Arc<Config>,
     /// The lease, which outlasts sessions.
-    hold: Hold,
+    hold: OwnLease,
 }
 
 /// Why a node does not come in.
@@ -70,11 +70,11 @@ impl Connector {
         let (password, token) = (nats.password.clone(), nats.token.clone());
         Ok(Self {
             servers: servers.collect::<Result<_, _>>()?,
-            guest: Guest { user: nats.user.clone(), password, token },
+            credentials: Credentials { user: nats.user.clone(), password, token },
             trust: Arc::new(trust),
             names: Names::new(&config.broker.prefix, &config.chat.channel, uid),
             config: Arc::new(config.clone()),
-            hold: Hold::default(),
+            hold: OwnLease::default(),
         })
     }
 
@@ -92,7 +92,7 @@ impl Connector {
         &self,
         server: &ServerAddr,
         address: &str,
-        line: Line,
+        line: Connection,
     ) -> Result<(Session, Feed), ConnectError> {
         let (inlet, feed) = Feed::new(self.config.limits.broker_bytes);
         let inlet = Arc::new(inlet);
@@ -104,26 +104,14 @@ impl Connector {
                 "two servers answer there by turns; name one each".to_owned(),
             ));
         }
-        let vault = Vault::new(client.clone(), self.names.clone());
-        vault.check().await.map_err(|trouble| match trouble {
-            Trouble::Lost(error) => refused(address, error),
-            _ => ConnectError::NoJetStream { address: address.to_owned() },
-        })?;
-        try_join_all(Store::ALL.map(async |store| {
-            let wanted = streams::wanted(store, &self.names, &self.config);
-            vault.make(wanted).await.map_err(|error| {
-                let (address, stream) = (address.to_owned(), self.names.stream(store));
-                ConnectError::Stream { address, stream, error }
-            })
-        }))
-        .await?;
-        let clock = self.clock(&vault).await.map_err(|it| refused(address, it.to_string()))?;
+        let jetstream = self.open(address, &client).await?;
+        let clock = self.clock(&jetstream).await.map_err(|it| refused(address, it.to_string()))?;
         let session = Session {
             client,
             hearing: Hearing::start(line, inlet),
-            vault,
+            jetstream,
             names: self.names.clone(),
-            places: Places::default(),
+            heads: Heads::default(),
             clock,
             hold: self.hold.clone(),
             lacks_stream: AtomicBool::new(false),
@@ -131,8 +119,26 @@ impl Connector {
         Ok((session, feed))
     }
 
+    /// What it keeps, once it has all the streams.
+    async fn open(&self, address: &str, client: &Client) -> Result<JetStream, ConnectError> {
+        let jetstream = JetStream::new(client.clone(), self.names.clone());
+        jetstream.check().await.map_err(|error| match error {
+            JetStreamError::Lost(error) => refused(address, error),
+            _ => ConnectError::NoJetStream { address: address.to_owned() },
+        })?;
+        try_join_all(Store::ALL.map(async |store| {
+            let wanted = streams::wanted(store, &self.names, &self.config);
+            jetstream.make(wanted).await.map_err(|error| {
+                let (address, stream) = (address.to_owned(), self.names.stream(store));
+                ConnectError::Stream { address, stream, error }
+            })
+        }))
+        .await?;
+        Ok(jetstream)
+    }
+
     /// The first server that lets this node in, from any one on, so that nodes do not all come to the same.
-    async fn dial(&self) -> Result<(ServerAddr, Line), ConnectError> {
+    async fn dial(&self) -> Result<(ServerAddr, Connection), ConnectError> {
         let mut first = [0];
         // Without chance it is merely always the same.
         let _ = getrandom::fill(&mut first);
@@ -141,7 +147,7 @@ impl Connector {
         let patience = (PATIENCE / self.servers.len() as u32).max(PATIENCE_MIN);
         let mut refusal = ConnectError::Url("there is none".to_owned());
         for server in servers.take(self.servers.len()) {
-            let opened = Line::open(server, &self.guest, &self.trust);
+            let opened = Connection::open(server, &self.credentials, &self.trust);
             match tokio::time::timeout(patience, opened).await {
                 Ok(Ok(line)) => return Ok((server.clone(), line)),
                 Ok(Err(error)) => refusal = self.refusal(server, &error),
@@ -170,9 +176,9 @@ impl Connector {
                 }
                 std::future::ready(())
             });
-        let [password, token] = self.guest.secrets();
-        if !self.guest.user.is_empty() {
-            let user = self.guest.user.clone();
+        let [password, token] = self.credentials.secrets();
+        if !self.credentials.user.is_empty() {
+            let user = self.credentials.user.clone();
             options = options.user_and_password(user, password.unwrap_or_default());
         }
         if let Some(token) = token {
@@ -192,11 +198,12 @@ impl Connector {
         Ok(())
     }
 
-    async fn clock(&self, vault: &Vault) -> Result<Clock, Trouble> {
+    async fn clock(&self, jetstream: &JetStream) -> Result<Clock, JetStreamError> {
         let (subject, at) = (self.names.clock(), Instant::now());
-        vault.put(subject.clone(), None, None, Bytes::new()).await?;
-        let record = vault.last(Store::Nodes, &subject).await?;
-        let record = record.ok_or_else(|| Trouble::Lost("it does not keep the time".to_owned()))?;
+        jetstream.put(subject.clone(), None, None, Bytes::new()).await?;
+        let record = jetstream.last(Store::Nodes, &subject).await?;
+        let record =
+            record.ok_or_else(|| JetStreamError::Lost("it does not keep the time".to_owned()))?;
         Ok(Clock::new(record.time, at))
     }
 
@@ -214,7 +221,9 @@ impl Connector {
                 "; is it a server of NATS?"
             }
             DialError::Io(_) => "",
-            DialError::Refused(_) if self.guest.token.is_some() => "; check broker.nats.token",
+            DialError::Refused(_) if self.credentials.token.is_some() => {
+                "; check broker.nats.token"
+            }
             DialError::Refused(_) => {
                 "; check broker.nats.user and broker.nats.password, or set broker.nats.token"
             }

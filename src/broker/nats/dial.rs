@@ -17,26 +17,26 @@ use super::wire::{self, Info, Login, Said};
 use crate::config::Secret;
 
 /// A connection on which the server has answered.
-pub(super) struct Line {
-    pub(super) stream: Box<dyn Stream>,
+pub(super) struct Connection {
+    pub(super) stream: Box<dyn Transport>,
     pub(super) buffer: BytesMut,
     pub(super) info: Info,
 }
 
 /// Encrypted or not.
-pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(super) trait Transport: AsyncRead + AsyncWrite + Send + Unpin {}
 
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Transport for T {}
 
 /// Who comes in.
 #[derive(Clone, Debug)]
-pub(super) struct Guest {
+pub(super) struct Credentials {
     pub(super) user: String,
     pub(super) password: Option<Secret>,
     pub(super) token: Option<Secret>,
 }
 
-impl Guest {
+impl Credentials {
     /// The password and the token, as text.
     pub(super) fn secrets(&self) -> [Option<String>; 2] {
         [&self.password, &self.token].map(|secret| {
@@ -53,15 +53,15 @@ pub(super) enum DialError {
     Refused(String),
 }
 
-impl Line {
+impl Connection {
     pub(super) async fn open(
         server: &ServerAddr,
-        guest: &Guest,
+        credentials: &Credentials,
         trust: &Arc<ClientConfig>,
     ) -> Result<Self, DialError> {
         let tcp = TcpStream::connect((server.host(), server.port())).await?;
         tcp.set_nodelay(true)?;
-        let (mut stream, mut buffer) = (Box::new(tcp) as Box<dyn Stream>, BytesMut::new());
+        let (mut stream, mut buffer) = (Box::new(tcp) as Box<dyn Transport>, BytesMut::new());
         let Said::Info(text) = read(&mut stream, &mut buffer).await? else {
             return Err(io::Error::other("it is no server of NATS").into());
         };
@@ -78,12 +78,16 @@ impl Line {
             stream = Box::new(TlsConnector::from(trust.clone()).connect(name, stream).await?);
         }
         let mut line = Self { stream, buffer, info };
-        line.log_in(guest, is_encrypted).await?;
+        line.log_in(credentials, is_encrypted).await?;
         Ok(line)
     }
 
-    async fn log_in(&mut self, guest: &Guest, tls_required: bool) -> Result<(), DialError> {
-        let [password, token] = guest.secrets();
+    async fn log_in(
+        &mut self,
+        credentials: &Credentials,
+        tls_required: bool,
+    ) -> Result<(), DialError> {
+        let [password, token] = credentials.secrets();
         let login = Login {
             lang: "rust",
             version: env!("CARGO_PKG_VERSION"),
@@ -91,7 +95,7 @@ impl Line {
             protocol: 1,
             headers: true,
             tls_required,
-            user: Some(&*guest.user).filter(|user| !user.is_empty()),
+            user: Some(&*credentials.user).filter(|user| !user.is_empty()),
             pass: password.as_deref(),
             auth_token: token.as_deref(),
             ..Login::default()
@@ -131,7 +135,7 @@ pub(super) fn trust(ca_file: &str) -> io::Result<ClientConfig> {
     Ok(tls.with_root_certificates(roots).with_no_client_auth())
 }
 
-async fn read(stream: &mut Box<dyn Stream>, buffer: &mut BytesMut) -> io::Result<Said> {
+async fn read(stream: &mut Box<dyn Transport>, buffer: &mut BytesMut) -> io::Result<Said> {
     loop {
         if let Some(said) = wire::take(buffer)? {
             return Ok(said);

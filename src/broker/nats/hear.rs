@@ -10,7 +10,7 @@ use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
 
-use super::dial::Line;
+use super::dial::Connection;
 use super::wire::{self, Said};
 use super::{PATIENCE, history};
 use crate::broker::engine::Failure;
@@ -19,10 +19,10 @@ use crate::broker::topic::Topic;
 
 /// Has the connection subscribe; with it the connection ends.
 #[derive(Debug)]
-pub(super) struct Hearing(mpsc::UnboundedSender<Wish>);
+pub(super) struct Hearing(mpsc::UnboundedSender<Command>);
 
 #[derive(Debug)]
-enum Wish {
+enum Command {
     /// Topics and their subjects, and what is told once they are subscribed.
     Subscribe(Vec<(Topic, String)>, oneshot::Sender<()>),
     Unsubscribe(Vec<Topic>),
@@ -30,10 +30,10 @@ enum Wish {
 
 impl Hearing {
     /// Has what comes go into a feed from now on.
-    pub(super) fn start(line: Line, inlet: Arc<Inlet>) -> Self {
-        let (sender, wishes) = mpsc::unbounded_channel();
+    pub(super) fn start(line: Connection, inlet: Arc<Inlet>) -> Self {
+        let (sender, commands) = mpsc::unbounded_channel();
         tokio::spawn(async move {
-            if let Err(error) = Ear::new(line, &inlet).serve(wishes).await {
+            if let Err(error) = Reader::new(line, &inlet).serve(commands).await {
                 inlet.end(format!("the connection that hears ended: {error}"));
             }
         });
@@ -44,7 +44,7 @@ impl Hearing {
     pub(super) async fn subscribe(&self, topics: Vec<(Topic, String)>) -> Result<(), Failure> {
         let (done, subscribed) = oneshot::channel();
         // If it is gone, so is the other end of `done`.
-        let _ = self.0.send(Wish::Subscribe(topics, done));
+        let _ = self.0.send(Command::Subscribe(topics, done));
         match tokio::time::timeout(PATIENCE, subscribed).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(Failure::new("the connection that hears ended")),
@@ -54,12 +54,12 @@ impl Hearing {
 
     pub(super) fn unsubscribe(&self, topics: Vec<Topic>) {
         // One that is gone hears nothing either.
-        let _ = self.0.send(Wish::Unsubscribe(topics));
+        let _ = self.0.send(Command::Unsubscribe(topics));
     }
 }
 
-struct Ear<'a> {
-    line: Line,
+struct Reader<'a> {
+    line: Connection,
     inlet: &'a Inlet,
     last: u64,
     topics: HashMap<u64, Topic>,
@@ -68,21 +68,21 @@ struct Ear<'a> {
     waiting: VecDeque<oneshot::Sender<()>>,
 }
 
-impl<'a> Ear<'a> {
-    fn new(line: Line, inlet: &'a Inlet) -> Self {
+impl<'a> Reader<'a> {
+    fn new(line: Connection, inlet: &'a Inlet) -> Self {
         let (topics, subscriptions) = (HashMap::new(), HashMap::new());
         Self { line, inlet, last: 0, topics, subscriptions, waiting: VecDeque::new() }
     }
 
-    async fn serve(mut self, mut wishes: mpsc::UnboundedReceiver<Wish>) -> io::Result<()> {
+    async fn serve(mut self, mut commands: mpsc::UnboundedReceiver<Command>) -> io::Result<()> {
         loop {
             while let Some(said) = wire::take(&mut self.line.buffer)? {
                 self.take(said).await?;
             }
             self.line.buffer.reserve(READ);
             tokio::select! {
-                wish = wishes.recv() => match wish {
-                    Some(wish) => self.grant(wish).await?,
+                command = commands.recv() => match command {
+                    Some(command) => self.carry_out(command).await?,
                     None => return Ok(()),
                 },
                 read = self.line.stream.read_buf(&mut self.line.buffer) => {
@@ -98,7 +98,7 @@ impl<'a> Ear<'a> {
         match said {
             Said::Message { subscription, payload } => {
                 let topic = self.topics.get(&subscription);
-                if let Some(topic) = topic.filter(|_| !history::is_place(&payload)) {
+                if let Some(topic) = topic.filter(|_| !history::is_bare_position(&payload)) {
                     self.inlet.hear(topic.clone(), payload);
                 }
             }
@@ -115,10 +115,10 @@ impl<'a> Ear<'a> {
         Ok(())
     }
 
-    async fn grant(&mut self, wish: Wish) -> io::Result<()> {
+    async fn carry_out(&mut self, command: Command) -> io::Result<()> {
         let mut text = String::new();
-        match wish {
-            Wish::Subscribe(topics, done) => {
+        match command {
+            Command::Subscribe(topics, done) => {
                 for (topic, subject) in topics {
                     self.last += 1;
                     text.push_str(&format!("SUB {subject} {}\r\n", self.last));
@@ -128,7 +128,7 @@ impl<'a> Ear<'a> {
                 text.push_str("PING\r\n");
                 self.waiting.push_back(done);
             }
-            Wish::Unsubscribe(topics) => {
+            Command::Unsubscribe(topics) => {
                 for topic in topics {
                     if let Some(number) = self.subscriptions.remove(&topic) {
                         self.topics.remove(&number);

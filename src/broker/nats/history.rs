@@ -1,32 +1,35 @@
-//! Channels' streams: each publication is stored with the place that it takes, which is the one after the
-//! last. Of several nodes that take the same place one is let, and what is heard is only what was stored.
+//! Channels' streams: each publication is stored with the position that it takes, which is the one after the
+//! last. Of several nodes that take the same position one is let, and what is heard is only what was stored.
 //!
-//! A channel's last record is its place, and so is kept for longer than what is in it. Where nothing is to
-//! be remembered of a place, as of one that begins or was cleared, it is stored without a body.
+//! A channel's last record is its position, and so is kept for longer than what is in it. Where nothing is to
+//! be remembered of a position, as of one that begins or was cleared, it is stored without a body.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::future::try_join_all;
 
 use super::Session;
+use super::error::{self, JetStreamError, patiently};
+use super::jetstream::Record;
 use super::names::Store;
-use super::trouble::{self, Trouble, patiently};
-use super::vault::Record;
-use crate::broker::engine::{Entry, Failure, PLACE_TTL, Read, Refusal, Stream, Watched, new_epoch};
+use crate::broker::engine::{
+    Failure, Fault, POSITION_TTL, Read, Refusal, Remembered, Stream, Watched, new_epoch,
+};
 use crate::broker::envelope;
 use crate::broker::topic::Topic;
 use crate::channel::history::Position;
+use crate::lock::lock;
 
 /// Where channels stand, as this session last knew it: what is wrong is refused and then looked up.
 #[derive(Debug, Default)]
-pub(super) struct Places(Mutex<HashMap<String, Place>>);
+pub(super) struct Heads(Mutex<HashMap<String, Head>>);
 
 /// Where a channel stands.
 #[derive(Clone, Debug)]
-struct Place {
+struct Head {
     /// The number of the record that says so; 0 if none does.
     sequence: u64,
     position: Position,
@@ -39,28 +42,32 @@ impl Session {
         subject: String,
         body: &[u8],
         id: Option<&str>,
-    ) -> Result<Position, Trouble> {
+    ) -> Result<Position, JetStreamError> {
         let begun = Instant::now();
         patiently(async {
-            let mut known = self.places.get(&subject);
+            let mut known = self.heads.get(&subject);
             loop {
-                let Place { sequence, position: Position { offset, epoch } } = match known.take() {
+                let Head { sequence, position: Position { offset, epoch } } = match known.take() {
                     Some(place) => place,
                     None => self.place(&subject).await?,
                 };
                 let position = Position { offset: offset + 1, epoch };
-                let put =
-                    self.vault.put(subject.clone(), Some(sequence), id, payload(&position, body));
+                let put = self.jetstream.put(
+                    subject.clone(),
+                    Some(sequence),
+                    id,
+                    payload(&position, body),
+                );
                 let stored = put.await;
-                if trouble::is_to_be_tried_again(&stored, begun) {
+                if error::should_retry(&stored, begun) {
                     continue;
                 }
                 let stored = stored?;
                 if stored.is_duplicate {
                     return self.position_at(stored.sequence).await;
                 }
-                let place = Place { sequence: stored.sequence, position: position.clone() };
-                self.places.set(subject, place);
+                let place = Head { sequence: stored.sequence, position: position.clone() };
+                self.heads.set(subject, place);
                 return Ok(position);
             }
         })
@@ -75,8 +82,8 @@ impl Session {
         try_join_all(reads.map(async |read| self.settle(self.read_one(read).await))).await
     }
 
-    /// Where streams stand; their places are kept for longer.
-    pub(in crate::broker) async fn places(
+    /// Where streams stand; their heads are kept for longer.
+    pub(in crate::broker) async fn positions(
         &self,
         watched: &[Watched],
     ) -> Result<Vec<Result<Position, Refusal>>, Failure> {
@@ -84,12 +91,8 @@ impl Session {
         try_join_all(looked).await
     }
 
-    /// Has a channel's stream forget; its place stays.
-    pub(in crate::broker) async fn clear(
-        &self,
-        channel: &str,
-        topic: &Topic,
-    ) -> Result<(), String> {
+    /// Has a channel's stream forget; its position stays.
+    pub(in crate::broker) async fn clear(&self, channel: &str, topic: &Topic) -> Result<(), Fault> {
         let (subject, begun) = (self.names.history(channel), Instant::now());
         let forgotten = patiently(async {
             loop {
@@ -97,21 +100,21 @@ impl Session {
                 if place.sequence == 0 {
                     return Ok(());
                 }
-                let stored = self.store_place(&subject, place.sequence, &place.position).await;
-                if !trouble::is_to_be_tried_again(&stored, begun) {
-                    return self.vault.forget(Store::History, &subject, Some(stored?)).await;
+                let stored = self.store_position(&subject, place.sequence, &place.position).await;
+                if !error::should_retry(&stored, begun) {
+                    return self.jetstream.forget(Store::History, &subject, Some(stored?)).await;
                 }
             }
         });
-        forgotten.await.map_err(|trouble| trouble.to_string())?;
+        self.settle(forgotten.await)??;
         let told = self.tell(topic, envelope::placeless(&envelope::clear_body()));
-        told.await.map_err(|trouble| trouble.to_string())?;
-        self.confirm().await.map_err(|trouble| trouble.to_string())
+        self.settle(told.await)??;
+        Ok(self.settle(self.confirm().await)??)
     }
 
-    async fn read_one(&self, Read { channel, from, ttl }: &Read) -> Result<Stream, Trouble> {
+    async fn read_one(&self, Read { channel, from, ttl }: &Read) -> Result<Stream, JetStreamError> {
         let subject = self.names.history(channel);
-        let (Place { sequence, position }, latest) = self.begin(&subject, from.as_ref()).await?;
+        let (Head { sequence, position }, latest) = self.begin(&subject, from.as_ref()).await?;
         let mut stream = Stream { position, entries: VecDeque::new() };
         if stream.position.offset == 0 {
             return Ok(stream);
@@ -130,18 +133,20 @@ impl Session {
             Some(latest) => vec![latest],
             None => {
                 let of_use = |record: Record| is_of_use(&record).then_some(record);
-                self.vault.all(Store::History, subject, of_use).await?
+                self.jetstream.all(Store::History, subject, of_use).await?
             }
         };
         if records.last().is_none_or(|record| record.sequence < sequence) {
-            return Err(Trouble::Refused("the stream was not read up to its end".to_owned()));
+            return Err(JetStreamError::Refused(
+                "the stream was not read up to its end".to_owned(),
+            ));
         }
         for record in records {
             let Some((position, body)) = parse(&record.payload) else { continue };
             let (offset, age) = (position.offset, now.saturating_sub(record.time));
             stream.position = position;
             if !body.is_empty() && (from.is_some() || age < *ttl) {
-                stream.entries.push_back(Entry { offset, body, age });
+                stream.entries.push_back(Remembered { offset, body, age });
             }
         }
         Ok(stream)
@@ -154,24 +159,24 @@ impl Session {
         &self,
         subject: &str,
         from: Option<&Position>,
-    ) -> Result<(Place, Option<Record>), Trouble> {
+    ) -> Result<(Head, Option<Record>), JetStreamError> {
         let begun = Instant::now();
         patiently(async {
             loop {
-                let latest = self.vault.last(Store::History, subject).await?;
-                let Place { sequence, mut position } = place_of(latest.as_ref())?;
+                let latest = self.jetstream.last(Store::History, subject).await?;
+                let Head { sequence, mut position } = head_of(latest.as_ref())?;
                 let went_back = from.is_some_and(|from| {
                     from.epoch == position.epoch && position.offset < from.offset
                 });
                 if sequence > 0 && !went_back {
-                    return Ok((Place { sequence, position }, latest));
+                    return Ok((Head { sequence, position }, latest));
                 }
                 if went_back {
                     position.epoch = new_epoch();
                 }
-                let stored = self.store_place(subject, sequence, &position).await;
-                if !trouble::is_to_be_tried_again(&stored, begun) {
-                    return Ok((Place { sequence: stored?, position }, latest));
+                let stored = self.store_position(subject, sequence, &position).await;
+                if !error::should_retry(&stored, begun) {
+                    return Ok((Head { sequence: stored?, position }, latest));
                 }
             }
         })
@@ -179,69 +184,68 @@ impl Session {
     }
 
     /// Where a channel stands. That is stored anew before it is forgotten, once nothing else is remembered.
-    async fn look(&self, Watched { channel, ttl }: &Watched) -> Result<Position, Trouble> {
+    async fn look(&self, Watched { channel, ttl }: &Watched) -> Result<Position, JetStreamError> {
         let subject = self.names.history(channel);
-        let Some(record) = self.vault.last(Store::History, &subject).await? else {
+        let Some(record) = self.jetstream.last(Store::History, &subject).await? else {
             return Ok(Position::default());
         };
         let (position, _) = position_of(&record)?;
-        if self.clock.now().saturating_sub(record.time) >= (PLACE_TTL / 2).max(*ttl) {
-            match self.store_place(&subject, record.sequence, &position).await {
+        if self.clock.now().saturating_sub(record.time) >= (POSITION_TTL / 2).max(*ttl) {
+            match self.store_position(&subject, record.sequence, &position).await {
                 // Or another node has just done so.
-                Ok(_) | Err(Trouble::Conflict) => {}
-                Err(trouble) => return Err(trouble),
+                Ok(_) | Err(JetStreamError::Conflict) => {}
+                Err(error) => return Err(error),
             }
         }
         Ok(position)
     }
 
-    /// Stores a place alone.
-    async fn store_place(
+    /// Stores a position alone.
+    async fn store_position(
         &self,
         subject: &str,
         expected: u64,
         position: &Position,
-    ) -> Result<u64, Trouble> {
+    ) -> Result<u64, JetStreamError> {
         let payload = payload(position, b"");
-        let stored = self.vault.put(subject.to_owned(), Some(expected), None, payload).await?;
+        let stored = self.jetstream.put(subject.to_owned(), Some(expected), None, payload).await?;
         Ok(stored.sequence)
     }
 
-    async fn place(&self, subject: &str) -> Result<Place, Trouble> {
-        place_of(self.vault.last(Store::History, subject).await?.as_ref())
+    async fn place(&self, subject: &str) -> Result<Head, JetStreamError> {
+        head_of(self.jetstream.last(Store::History, subject).await?.as_ref())
     }
 
     /// Where a publication was stored; that it was is all that is known once it was forgotten.
-    async fn position_at(&self, sequence: u64) -> Result<Position, Trouble> {
-        match self.vault.at(Store::History, sequence).await? {
+    async fn position_at(&self, sequence: u64) -> Result<Position, JetStreamError> {
+        match self.jetstream.at(Store::History, sequence).await? {
             Some(record) => Ok(position_of(&record)?.0),
             None => Ok(Position::default()),
         }
     }
 }
 
-impl Places {
+impl Heads {
     /// Takes what is known out: it is no longer true once it was built upon.
-    fn get(&self, subject: &str) -> Option<Place> {
+    fn get(&self, subject: &str) -> Option<Head> {
         self.lock().remove(subject)
     }
 
-    fn set(&self, subject: String, place: Place) {
-        let mut places = self.lock();
-        if places.len() >= PLACES {
-            places.clear();
+    fn set(&self, subject: String, place: Head) {
+        let mut heads = self.lock();
+        if heads.len() >= HEADS {
+            heads.clear();
         }
-        places.insert(subject, place);
+        heads.insert(subject, place);
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Place>> {
-        // A panic beside it leaves nothing half written.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Head>> {
+        lock(&self.0)
     }
 }
 
 /// Whether it says where a channel stands, and nothing else.
-pub(super) fn is_place(payload: &[u8]) -> bool {
+pub(super) fn is_bare_position(payload: &[u8]) -> bool {
     payload.ends_with(b":") && payload.iter().filter(|byte| **byte == b':').count() == 2
 }
 
@@ -258,26 +262,26 @@ fn parse(payload: &Bytes) -> Option<(Position, Bytes)> {
 }
 
 /// What a channel's last record says; the beginning of a stream that no channel had, if there is none.
-fn place_of(latest: Option<&Record>) -> Result<Place, Trouble> {
+fn head_of(latest: Option<&Record>) -> Result<Head, JetStreamError> {
     match latest {
-        Some(record) => Ok(Place { sequence: record.sequence, position: position_of(record)?.0 }),
+        Some(record) => Ok(Head { sequence: record.sequence, position: position_of(record)?.0 }),
         None => {
             let position = Position { offset: 0, epoch: new_epoch() };
-            Ok(Place { sequence: 0, position })
+            Ok(Head { sequence: 0, position })
         }
     }
 }
 
-fn position_of(record: &Record) -> Result<(Position, Bytes), Trouble> {
-    let strange = || Trouble::Refused(STRANGE.to_owned());
+fn position_of(record: &Record) -> Result<(Position, Bytes), JetStreamError> {
+    let strange = || JetStreamError::Refused(STRANGE.to_owned());
     parse(&record.payload).ok_or_else(strange)
 }
 
 const STRANGE: &str = "what is stored of the channel is nothing that a node stores; is another \
     program's message there?";
 
-/// How many places are known at most; to look one up costs a round trip.
-const PLACES: usize = 10_000;
+/// How many heads are known at most; to look one up costs a round trip.
+const HEADS: usize = 10_000;
 
 #[cfg(test)]
 mod tests {
@@ -289,7 +293,7 @@ mod tests {
         for body in ["", "p0:{}", ":", "p0:a:b:"] {
             let payload = payload(&position, body.as_bytes());
             assert_eq!(parse(&payload), Some((position.clone(), body.to_owned().into())));
-            assert_eq!(is_place(&payload), body.is_empty(), "{payload:?}");
+            assert_eq!(is_bare_position(&payload), body.is_empty(), "{payload:?}");
         }
         for text in ["", "7", "7:e", "x:e:", "-1:e:"] {
             assert_eq!(parse(&text.into()), None, "{text}");

@@ -1,32 +1,33 @@
 //! NATS as the broker: topics are its subjects, and what is kept is kept by JetStream.
 
+mod clock;
 mod connect;
 mod dial;
+mod error;
 mod hear;
 mod history;
+mod jetstream;
 mod lease;
 mod names;
-mod roll;
+mod presence;
 mod streams;
-mod trouble;
-mod vault;
 mod wire;
 
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_nats::Client;
+use clock::Clock;
 pub(super) use connect::{ConnectError, Connector};
+use error::{JetStreamError, patiently};
 use futures_util::future::try_join_all;
 use hear::Hearing;
-use history::Places;
-use lease::Hold;
+use history::Heads;
+use jetstream::JetStream;
+use lease::OwnLease;
 use names::{Names, Store};
-use trouble::{Trouble, patiently};
-use vault::Vault;
 
 use super::engine::{Failure, Refusal};
 use super::envelope;
@@ -39,18 +40,14 @@ use crate::channel::history::Position;
 pub(crate) struct Session {
     client: Client,
     hearing: Hearing,
-    vault: Vault,
+    jetstream: JetStream,
     names: Names,
-    places: Places,
+    heads: Heads,
     clock: Clock,
-    hold: Hold,
+    hold: OwnLease,
     /// Whether a stream was found gone, for which it is all begun anew.
     lacks_stream: AtomicBool,
 }
-
-/// The server's clock, which all nodes go by: how late it was, since 1970, and when that was.
-#[derive(Debug)]
-struct Clock(Mutex<(Duration, Instant)>);
 
 impl Session {
     /// Publishes, all of a topic in order; says of each what became of it.
@@ -83,7 +80,7 @@ impl Session {
         });
         let mut answers: Vec<_> = try_join_all(lanes).await?.into_iter().flatten().collect();
         if parcels.iter().any(|parcel| parcel.remember.is_none()) {
-            self.confirm().await.map_err(|trouble| Failure::new(trouble.to_string()))?;
+            self.confirm().await.map_err(|error| Failure::new(error.to_string()))?;
         }
         answers.sort_unstable_by_key(|(index, _)| *index);
         Ok(answers.into_iter().map(|(_, answer)| answer).collect())
@@ -99,7 +96,7 @@ impl Session {
         for topic in &PULSES {
             let body = envelope::placeless(&envelope::pulse_body(number));
             let told = self.tell(topic, body).await;
-            told.map_err(|trouble| Failure::new(trouble.to_string()))?;
+            told.map_err(|error| Failure::new(error.to_string()))?;
         }
         Ok(())
     }
@@ -126,7 +123,7 @@ impl Session {
             }
             Some(store) => {
                 let (subject, body) = (self.names.stored(store, topic), envelope::placeless(body));
-                let stored = self.vault.put(subject, None, id.as_deref(), body.into()).await;
+                let stored = self.jetstream.put(subject, None, id.as_deref(), body.into()).await;
                 stored.map(|_| Position::default())
             }
             None => {
@@ -138,54 +135,36 @@ impl Session {
     }
 
     /// Sends what is not stored; that it came is not known before it is [confirmed](Self::confirm).
-    async fn tell(&self, topic: &Topic, payload: Vec<u8>) -> Result<(), Trouble> {
+    async fn tell(&self, topic: &Topic, payload: Vec<u8>) -> Result<(), JetStreamError> {
         let subject = self.names.topic(topic);
         let told = self.client.publish(subject, payload.into());
-        patiently(async { told.await.map_err(|error| Trouble::Refused(error.to_string())) }).await
+        patiently(async { told.await.map_err(|error| JetStreamError::Refused(error.to_string())) })
+            .await
     }
 
     /// Resolves once the server has all that was sent before: it takes what comes by a connection in order.
-    async fn confirm(&self) -> Result<(), Trouble> {
-        self.vault.check().await?;
+    async fn confirm(&self) -> Result<(), JetStreamError> {
+        self.jetstream.check().await?;
         // By another connection nothing is said of what was sent by this one.
         if self.client.statistics().connects.load(Ordering::Relaxed) > 1 {
-            return Err(Trouble::Lost("the connection that asks was another one".to_owned()));
+            return Err(JetStreamError::Lost(
+                "the connection that asks was another one".to_owned(),
+            ));
         }
         Ok(())
     }
 
     /// What follows for what was asked: it is refused, unless nothing is known of it.
-    fn settle<T>(&self, done: Result<T, Trouble>) -> Result<Result<T, Refusal>, Failure> {
-        done.map_or_else(|trouble| self.refuse(trouble).map(Err), |done| Ok(Ok(done)))
+    fn settle<T>(&self, done: Result<T, JetStreamError>) -> Result<Result<T, Refusal>, Failure> {
+        done.map_or_else(|error| self.refuse(error).map(Err), |done| Ok(Ok(done)))
     }
 
     /// What follows for one publish or change.
-    fn refuse(&self, trouble: Trouble) -> Result<Refusal, Failure> {
-        if matches!(trouble, Trouble::NoStream) {
+    fn refuse(&self, error: JetStreamError) -> Result<Refusal, Failure> {
+        if matches!(error, JetStreamError::NoStream) {
             self.lacks_stream.store(true, Ordering::Relaxed);
         }
-        trouble.refusal()
-    }
-}
-
-impl Clock {
-    fn new(then: Duration, at: Instant) -> Self {
-        Self(Mutex::new((then, at)))
-    }
-
-    fn now(&self) -> Duration {
-        let (then, at) = *self.lock();
-        then + at.elapsed()
-    }
-
-    /// Sets it anew, as clocks drift apart and are set.
-    fn set(&self, then: Duration, at: Instant) {
-        *self.lock() = (then, at);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, (Duration, Instant)> {
-        // A panic beside it leaves nothing half written.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        error.refusal()
     }
 }
 

@@ -80,12 +80,12 @@ impl Names {
 
     /// Where a topic is heard.
     pub(super) fn topic(&self, topic: &Topic) -> String {
-        self.under(HEARD, &self.place(topic))
+        self.under(HEARD, &self.suffix(topic))
     }
 
     /// Where that is stored of a topic that goes through a stream.
     pub(super) fn stored(&self, store: Store, topic: &Topic) -> String {
-        self.under(store.letter(), &self.place(topic))
+        self.under(store.letter(), &self.suffix(topic))
     }
 
     /// Where a channel's publications are stored.
@@ -95,53 +95,54 @@ impl Names {
         self.stored(Store::History, &topic)
     }
 
-    pub(super) fn lease(&self, node: &str) -> String {
-        self.under('n', &format!("lease.{}", token(node)))
+    pub(super) fn lease(&self, lease: &str) -> String {
+        self.under(Store::Nodes.letter(), &format!("lease.{}", token(lease)))
     }
 
     pub(super) fn leases(&self) -> String {
-        self.under('n', "lease.*")
+        self.under(Store::Nodes.letter(), "lease.*")
     }
 
-    pub(super) fn claim(&self, node: &str) -> String {
-        self.under('n', &format!("claim.{}", token(node)))
+    pub(super) fn claim(&self, lease: &str) -> String {
+        self.under(Store::Nodes.letter(), &format!("claim.{}", token(lease)))
     }
 
     /// What is stored there tells the time.
     pub(super) fn clock(&self) -> String {
-        self.under('n', "clock")
+        self.under(Store::Nodes.letter(), "clock")
     }
 
     pub(super) fn user(&self, user: &UserId) -> String {
-        self.under('u', &token(&user.to_string()))
+        self.under(Store::Users.letter(), &token(&user.to_string()))
     }
 
     /// A connection on a channel.
-    pub(super) fn client(&self, node: &str, channel: &str, client: &str) -> String {
-        let [node, channel, client] = [node, channel, client].map(token);
-        self.under('p', &format!("client.{node}.{channel}.{client}"))
+    pub(super) fn client(&self, lease: &str, channel: &str, client: &str) -> String {
+        let [lease, channel, client] = [lease, channel, client].map(token);
+        self.under(Store::Clients.letter(), &format!("client.{lease}.{channel}.{client}"))
     }
 
     /// The connections on a channel.
     pub(super) fn clients_on(&self, channel: &str) -> String {
-        self.under('p', &format!("client.*.{}.*", token(channel)))
+        self.under(Store::Clients.letter(), &format!("client.*.{}.*", token(channel)))
     }
 
     /// The connections of a node.
-    pub(super) fn clients_of(&self, node: &str) -> String {
-        self.under('p', &format!("client.{}.>", token(node)))
+    pub(super) fn clients_of(&self, lease: &str) -> String {
+        self.under(Store::Clients.letter(), &format!("client.{}.>", token(lease)))
     }
 
     /// A user on a channel.
     pub(super) fn user_on(&self, channel: &str, user: &str) -> String {
-        self.under('p', &format!("user.{}.{}", token(channel), token(user)))
+        self.under(Store::Clients.letter(), &format!("user.{}.{}", token(channel), token(user)))
     }
 
-    fn place(&self, topic: &Topic) -> String {
+    fn suffix(&self, topic: &Topic) -> String {
         match topic {
             Topic::All => "all".to_owned(),
             Topic::Channel(channel) => format!("channel.{}", token(channel)),
             Topic::Pulse(number) => format!("pulse.{}.{number}", token(&self.uid)),
+            Topic::Node(uid) => format!("node.{}", token(uid)),
             Topic::User(user) => format!("user.{}", token(&user.to_string())),
         }
     }

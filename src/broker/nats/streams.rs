@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_nats::jetstream::stream::{Config as StreamConfig, Republish};
 
 use super::names::{Names, Store};
-use crate::broker::engine::{KEY_TTL, place_ttl};
+use crate::broker::engine::{KEY_TTL, position_ttl};
 use crate::config::Config;
 
 /// A stream as a node with these settings needs it.
@@ -28,9 +28,9 @@ pub(super) fn wanted(store: Store, names: &Names, config: &Config) -> StreamConf
         Store::History => {
             let (size, ttl) = most(config);
             StreamConfig {
-                // One more for a place without a body.
+                // One more for a position without a body.
                 max_messages_per_subject: size as i64 + 1,
-                max_age: place_ttl(ttl),
+                max_age: position_ttl(ttl),
                 duplicate_window: KEY_TTL,
                 republish: Some(republish),
                 ..common

@@ -112,6 +112,8 @@ const LINE_END: usize = 2;
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn all(text: &[u8]) -> Vec<Said> {
@@ -141,6 +143,35 @@ mod tests {
         let error = Said::Error("Slow Consumer".to_owned());
         let info = Said::Info(Bytes::from_static(b"{\"a\":1}"));
         assert_eq!(all(text), [info, Said::Ping, Said::Pong, error]);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_a_server_says_is_taken_in_parts_as_in_whole(
+            said in prop::collection::vec(
+                "(H?MSG [a ]{0,3}[0-9]{0,20}( [0-9]{1,3}){0,2}|PING|INFO .?|-ERR|.{0,3})\r?\n.{0,9}",
+                0..5,
+            ),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let text = said.concat().into_bytes();
+            let take_all = |parts: &[&[u8]]| {
+                let (mut buffer, mut said) = (BytesMut::new(), Vec::new());
+                for part in parts {
+                    buffer.extend_from_slice(part);
+                    loop {
+                        match take(&mut buffer) {
+                            Ok(Some(one)) => said.push(one),
+                            Ok(None) => break,
+                            Err(_) => return (said, true),
+                        }
+                    }
+                }
+                (said, false)
+            };
+            let (front, back) = text.split_at(cut.index(text.len() + 1));
+            prop_assert_eq!(take_all(&[front, back]), take_all(&[&text]));
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@ mod connect;
 mod error;
 mod lease;
 mod names;
+mod presence;
 mod script;
 mod servers;
 
@@ -16,7 +17,7 @@ use names::Names;
 use script::Scripts;
 use servers::{Routed, Servers};
 
-use super::engine::{Failure, Read, Refusal, Stream, Watched};
+use super::engine::{Failure, Fault, Read, Refusal, Stream, Watched};
 use super::envelope;
 use super::parcel::Parcel;
 use super::queue::Remember;
@@ -40,7 +41,7 @@ impl Session {
     ) -> Result<Vec<Result<Position, Refusal>>, Failure> {
         let commands = parcels.iter().map(|parcel| self.command(parcel)).collect();
         let answers = self.servers.all(commands).await?;
-        Ok(answers.into_iter().map(|answer| script::place(answer?)).collect())
+        Ok(answers.into_iter().map(|answer| script::position(answer?)).collect())
     }
 
     /// What this node is to subscribe to, to hear itself.
@@ -74,27 +75,23 @@ impl Session {
     }
 
     /// Where streams stand; what is known of their channels is kept for longer.
-    pub(super) async fn places(
+    pub(super) async fn positions(
         &self,
         watched: &[Watched],
     ) -> Result<Vec<Result<Position, Refusal>>, Failure> {
         let calls =
-            watched.iter().map(|watched| self.scripts.place(&self.names, watched)).collect();
+            watched.iter().map(|watched| self.scripts.position(&self.names, watched)).collect();
         let answers = self.servers.all(calls).await?;
-        Ok(answers.into_iter().map(|answer| script::place(answer?)).collect())
+        Ok(answers.into_iter().map(|answer| script::position(answer?)).collect())
     }
 
-    /// Has a channel's stream forget; its place stays.
-    pub(crate) async fn clear(&self, channel: &str, topic: &Topic) -> Result<(), String> {
-        let key = self.names.key(channel, "stream");
+    /// Has a channel's stream forget; its position stays.
+    pub(crate) async fn clear(&self, channel: &str, topic: &Topic) -> Result<(), Fault> {
+        let key = self.names.stream(channel);
         let forget = Routed::new(&key, "DEL").arg(&key);
         let tell = self.say(topic, &envelope::placeless(&envelope::clear_body()));
-        let answers = self.servers.all(vec![forget, tell]).await;
-        let answers = answers.map_err(|failure| failure.to_string())?;
-        answers.into_iter().try_for_each(|answer| match answer {
-            Ok(_) => Ok(()),
-            Err(refusal) => Err(refusal.to_string()),
-        })
+        let answers = self.servers.all(vec![forget, tell]).await?;
+        Ok(answers.into_iter().try_for_each(|answer| answer.map(drop))?)
     }
 
     fn command(&self, Parcel { topic, body, remember, .. }: &Parcel<'_>) -> Routed {

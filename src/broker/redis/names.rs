@@ -28,6 +28,7 @@ impl Names {
             Topic::All => format!("{prefix}{ALL}"),
             Topic::Channel(channel) => format!("{prefix}{}", self.tag(channel)),
             Topic::Pulse(number) => format!("{prefix}{{pulse{number}}}:{}", self.uid),
+            Topic::Node(uid) => format!("{prefix}{ALL}:node:{uid}"),
             Topic::User(user) => format!("{prefix}{ALL}:user:{user}"),
         }
     }
@@ -36,9 +37,14 @@ impl Names {
     pub(super) fn parse(&self, name: &str) -> Option<Topic> {
         let name = name.strip_prefix(&self.prefix)?;
         if let Some(name) = name.strip_prefix(ALL) {
-            return match name.strip_prefix(":user:") {
+            return match name.split_once(':') {
                 None => name.is_empty().then_some(Topic::All),
-                Some(user) => UserId::parse(user).ok().map(Topic::User),
+                Some(("", name)) => match name.split_once(':')? {
+                    ("user", user) => UserId::parse(user).ok().map(Topic::User),
+                    ("node", uid) => Some(Topic::Node(uid.into())),
+                    _ => None,
+                },
+                Some(_) => None,
             };
         }
         if let Some(name) = name.strip_prefix("{pulse") {
@@ -49,13 +55,71 @@ impl Names {
         Some(Topic::Channel(channel.into()))
     }
 
-    /// What is kept of a channel under some name.
-    pub(super) fn key(&self, channel: &str, what: &str) -> String {
+    /// Where a channel's stream stands.
+    pub(super) fn position(&self, channel: &str) -> String {
+        self.of_channel(channel, "meta")
+    }
+
+    /// A channel's stream.
+    pub(super) fn stream(&self, channel: &str) -> String {
+        self.of_channel(channel, "stream")
+    }
+
+    /// What a publish under an idempotency key was answered.
+    pub(super) fn answer(&self, channel: &str, key: &str) -> String {
+        self.of_channel(channel, "key:") + key
+    }
+
+    /// The connections on a channel, by lease.
+    pub(super) fn clients_on(&self, channel: &str) -> String {
+        self.of_channel(channel, "present")
+    }
+
+    /// The users on a channel, by lease.
+    pub(super) fn users_on(&self, channel: &str) -> String {
+        self.of_channel(channel, "users")
+    }
+
+    /// All leases, by when they end.
+    pub(super) fn leases(&self) -> String {
+        self.of_cluster("leases")
+    }
+
+    /// What nodes say of themselves, by lease.
+    pub(super) fn infos(&self) -> String {
+        self.of_cluster("infos")
+    }
+
+    /// What tells all this from what was before everything was lost.
+    pub(super) fn epoch(&self) -> String {
+        self.of_cluster("epoch")
+    }
+
+    /// All users.
+    pub(super) fn users(&self) -> String {
+        self.of_cluster("users")
+    }
+
+    /// The users that stand under a lease.
+    pub(super) fn users_of(&self, lease: &str) -> String {
+        self.of_cluster(&format!("users:{lease}"))
+    }
+
+    /// The channels on which connections stand under a lease.
+    pub(super) fn channels_of(&self, lease: &str) -> String {
+        self.of_cluster(&format!("channels:{lease}"))
+    }
+
+    /// That a node clears away what stands under a lease.
+    pub(super) fn claim(&self, lease: &str) -> String {
+        self.of_cluster(&format!("claim:{lease}"))
+    }
+
+    fn of_channel(&self, channel: &str, what: &str) -> String {
         format!("{}{}:{what}", self.prefix, self.tag(channel))
     }
 
-    /// What is kept of the cluster under some name.
-    pub(super) fn common(&self, what: &str) -> String {
+    fn of_cluster(&self, what: &str) -> String {
         format!("{}{ALL}:cluster:{what}", self.prefix)
     }
 
@@ -78,6 +142,7 @@ mod tests {
             (Topic::All, "app:v1:{all}"),
             (Topic::Channel("a:{b}".into()), "app:v1:{c:a:{b}}"),
             (Topic::Pulse(7), "app:v1:{pulse7}:n1"),
+            (Topic::Node("n2".into()), "app:v1:{all}:node:n2"),
             (Topic::User(42.into()), "app:v1:{all}:user:42"),
             (Topic::User(UserId::parse("é:x").unwrap()), "app:v1:{all}:user:é:x"),
         ] {
@@ -99,7 +164,7 @@ mod tests {
     #[test]
     fn the_chat_keeps_its_stream_where_its_topic_is() {
         let names = Names::new("app", "chat", "n1");
-        assert_eq!(names.key("chat", "stream"), "app:v1:{all}:stream");
-        assert_eq!(names.key("news", "stream"), "app:v1:{c:news}:stream");
+        assert_eq!(names.stream("chat"), "app:v1:{all}:stream");
+        assert_eq!(names.stream("news"), "app:v1:{c:news}:stream");
     }
 }

@@ -1,7 +1,7 @@
 //! The servers of a session: one, or the primaries of a cluster, each with two connections. Keys and topics
 //! are spread over them by slots (Redis Cluster specification, "Key distribution model").
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use ::redis::aio::MultiplexedConnection;
 use ::redis::{Cmd, Pipeline, RedisError, ToRedisArgs, Value, cmd};
@@ -11,6 +11,7 @@ use futures_util::future::try_join_all;
 use super::error::ends_session;
 use crate::broker::engine::{Failure, Refusal};
 use crate::broker::feed::Inlet;
+use crate::lock::lock;
 
 /// A command, and the slot that it is about.
 #[derive(Debug)]
@@ -56,13 +57,13 @@ impl Routed {
 impl Leaving {
     /// Whether a topic was left that this node did not want to leave.
     pub(super) fn is_surprise(&self, name: &[u8]) -> bool {
-        let mut leaving = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut leaving = lock(&self.0);
         let index = leaving.iter().position(|leaving| leaving.as_bytes() == name);
         index.map(|index| leaving.swap_remove(index)).is_none()
     }
 
     fn add(&self, names: &[String]) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(names);
+        lock(&self.0).extend_from_slice(names);
     }
 }
 

@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use futures_util::future::try_join_all;
 
+use super::error::JetStreamError;
+use super::jetstream::Record;
 use super::names::{self, Store};
-use super::trouble::Trouble;
-use super::vault::Record;
 use super::{Session, envelope};
 use crate::broker::engine::{Failure, Fault, Refusal};
-use crate::broker::entry::Entry;
-use crate::broker::envelope::Change;
-use crate::broker::ledger::{Client, ClientChange, Turn, UserChange};
+use crate::broker::presence::{Client, ClientChange, Turn, UserChange};
+use crate::broker::user_record::UserRecord;
+use crate::channel::post::Change;
 use crate::config::JoinLeave;
 use crate::protocol::centrifuge::ClientInfo;
 use crate::protocol::json::encode;
@@ -29,13 +29,13 @@ impl Session {
             return Ok(Vec::new());
         }
         let comes = changes.iter().find(|change| change.connections.is_some());
-        let leased = self.settle(self.check_lease(comes.map(|change| &*change.node)).await)?;
+        let leased = self.settle(self.check_lease(comes.map(|change| &*change.lease)).await)?;
         let entering = changes.iter().map(async |change| match &leased {
             Err(refusal) if change.connections.is_some() => Ok(Err(refusal.clone())),
             _ => self.settle(self.enter_user(change).await),
         });
         let entered = try_join_all(entering).await?;
-        let mut present = match self.settle(self.vault.info(Store::Users, None).await)? {
+        let mut present = match self.settle(self.jetstream.info(Store::Users, None).await)? {
             Ok(info) => info.state.subjects_count,
             Err(refusal) => return Ok(entered.iter().map(|_| Err(refusal.clone())).collect()),
         };
@@ -62,7 +62,7 @@ impl Session {
         changes: &[ClientChange],
     ) -> Result<Vec<Result<(), Refusal>>, Failure> {
         let comes = changes.iter().find(|change| change.is_here);
-        let leased = self.settle(self.check_lease(comes.map(|change| &*change.node)).await)?;
+        let leased = self.settle(self.check_lease(comes.map(|change| &*change.lease)).await)?;
         // One after the other for each channel, as they are told there.
         let mut channels = BTreeMap::<&str, Vec<usize>>::new();
         for (index, change) in changes.iter().enumerate() {
@@ -86,27 +86,27 @@ impl Session {
     }
 
     /// What it takes for all users of a node to be gone.
-    pub(in crate::broker) async fn users_of(&self, node: &str) -> Result<Vec<UserChange>, Fault> {
+    pub(in crate::broker) async fn users_of(&self, lease: &str) -> Result<Vec<UserChange>, Fault> {
         let change = |record: Record| {
             let user = UserId::parse(&names::last(&record.subject)?).ok()?;
-            Entry::parse(&record.payload)?.end(node, user)
+            UserRecord::parse(&record.payload)?.end(lease, user)
         };
         let subjects = self.names.subjects(Store::Users);
-        Ok(self.settle(self.vault.all(Store::Users, subjects, change).await)??)
+        Ok(self.settle(self.jetstream.all(Store::Users, subjects, change).await)??)
     }
 
     /// The connections of a node on channels.
     pub(in crate::broker) async fn clients_of(
         &self,
-        node: &str,
+        lease: &str,
     ) -> Result<Vec<(Client, Arc<ClientInfo>)>, Fault> {
         let client = |record: Record| {
             let (channel, client) = names::last_two(&record.subject)?;
             let info = serde_json::from_slice(&record.payload).ok()?;
             Some(((channel.into(), client.into()), info))
         };
-        let subjects = self.names.clients_of(node);
-        Ok(self.settle(self.vault.all(Store::Clients, subjects, client).await)??)
+        let subjects = self.names.clients_of(lease);
+        Ok(self.settle(self.jetstream.all(Store::Clients, subjects, client).await)??)
     }
 
     /// Who is on a channel, but for what stands under leases that have ended.
@@ -114,20 +114,20 @@ impl Session {
         &self,
         channel: &str,
         ended: &[String],
-    ) -> Result<Vec<Arc<ClientInfo>>, String> {
+    ) -> Result<Vec<Arc<ClientInfo>>, Fault> {
         let info = |record: Record| {
             let lease = names::lease_of(&record.subject)?;
             (!ended.contains(&lease)).then(|| serde_json::from_slice(&record.payload).ok())?
         };
-        let present = self.vault.all(Store::Clients, self.names.clients_on(channel), info);
-        present.await.map_err(|trouble| trouble.to_string())
+        let present = self.jetstream.all(Store::Clients, self.names.clients_on(channel), info);
+        Ok(self.settle(present.await)??)
     }
 
     /// How many connections and users are on a channel.
     pub(in crate::broker) async fn presence_counts(
         &self,
         channel: &str,
-    ) -> Result<(usize, usize), String> {
+    ) -> Result<(usize, usize), Fault> {
         let present = self.present(channel, &[]).await?;
         let users: HashSet<_> = present.iter().map(|info| &*info.user).collect();
         Ok((present.len(), users.len()))
@@ -138,31 +138,33 @@ impl Session {
         &self,
         user: &UserId,
         ended: &[String],
-    ) -> Result<usize, String> {
-        let record = self.vault.last(Store::Users, &self.names.user(user)).await;
-        let record = record.map_err(|trouble| trouble.to_string())?;
-        let entry = record.and_then(|record| Entry::parse(&record.payload));
-        Ok(entry.unwrap_or_default().connections(ended))
+    ) -> Result<usize, Fault> {
+        let record = self.jetstream.last(Store::Users, &self.names.user(user)).await;
+        let record = self.settle(record)??;
+        let record = record.and_then(|record| UserRecord::parse(&record.payload));
+        Ok(record.unwrap_or_default().connections(ended))
     }
 
     /// Fails if the lease is not there of a node that enters something: under none nobody would clear it away.
-    async fn check_lease(&self, node: Option<&str>) -> Result<(), Trouble> {
-        let Some(node) = node else { return Ok(()) };
-        let lease = self.vault.last(Store::Nodes, &self.names.lease(node)).await?;
+    async fn check_lease(&self, lease: Option<&str>) -> Result<(), JetStreamError> {
+        let Some(lease) = lease else { return Ok(()) };
+        let lease = self.jetstream.last(Store::Nodes, &self.names.lease(lease)).await?;
         match lease.filter(|lease| !lease.payload.is_empty()) {
             Some(_) => Ok(()),
-            None => Err(Trouble::Refused("the lease of the node has ended".to_owned())),
+            None => Err(JetStreamError::Refused("the lease of the node has ended".to_owned())),
         }
     }
 
     /// Whether the user was here, and is.
-    async fn enter_user(&self, change: &UserChange) -> Result<(bool, bool), Trouble> {
-        let UserChange { node, user, .. } = change;
-        let (subject, value) = (self.names.user(user), Entry::value(change));
-        self.vault.change(Store::Users, &subject, |before| with(before, node, value.clone())).await
+    async fn enter_user(&self, change: &UserChange) -> Result<(bool, bool), JetStreamError> {
+        let UserChange { lease, user, .. } = change;
+        let (subject, value) = (self.names.user(user), UserRecord::value(change));
+        self.jetstream
+            .change(Store::Users, &subject, |before| changed(before, lease, value.clone()))
+            .await
     }
 
-    async fn enter_client(&self, change: &ClientChange) -> Result<(), Trouble> {
+    async fn enter_client(&self, change: &ClientChange) -> Result<(), JetStreamError> {
         let ClientChange { topic, info, is_here, .. } = change;
         // What clears away goes by the connections, so one must not go before its user does.
         let (had, has) = if *is_here {
@@ -182,33 +184,33 @@ impl Session {
     }
 
     /// Whether the connection was on the channel, and is.
-    async fn note_client(&self, change: &ClientChange) -> Result<(bool, bool), Trouble> {
-        let ClientChange { node, client: (channel, client), info, is_here, .. } = change;
-        let subject = self.names.client(node, channel, client);
+    async fn note_client(&self, change: &ClientChange) -> Result<(bool, bool), JetStreamError> {
+        let ClientChange { lease, client: (channel, client), info, is_here, .. } = change;
+        let subject = self.names.client(lease, channel, client);
         let seen = is_here.then(|| encode(&**info).into_bytes());
-        self.vault.change(Store::Clients, &subject, |_| seen.clone()).await
+        self.jetstream.change(Store::Clients, &subject, |_| seen.clone()).await
     }
 
     /// Whether its user was on the channel, and is, if that is asked.
-    async fn note_user(&self, change: &ClientChange) -> Result<Option<(bool, bool)>, Trouble> {
-        let ClientChange { node, client: (channel, _), info, connections, join_leave, .. } = change;
+    async fn note_user(
+        &self,
+        change: &ClientChange,
+    ) -> Result<Option<(bool, bool)>, JetStreamError> {
+        let ClientChange { lease, client: (channel, _), info, connections, join_leave, .. } =
+            change;
         if *join_leave != JoinLeave::User {
             return Ok(None);
         }
         let subject = self.names.user_on(channel, &info.user);
         let value = (*connections > 0).then(|| connections.to_string());
-        let make = |before: Option<&Record>| with(before, node, value.clone());
-        self.vault.change(Store::Clients, &subject, make).await.map(Some)
+        let make = |before: Option<&Record>| changed(before, lease, value.clone());
+        self.jetstream.change(Store::Clients, &subject, make).await.map(Some)
     }
 }
 
-/// A record with another value under a lease, or none; `None` if nothing is left.
-fn with(before: Option<&Record>, node: &str, value: Option<String>) -> Option<Vec<u8>> {
-    let entry = before.and_then(|before| Entry::parse(&before.payload));
-    let Entry(mut entry) = entry.unwrap_or_default();
-    match value {
-        Some(value) => entry.insert(node.to_owned(), value),
-        None => entry.remove(node),
-    };
-    (!entry.is_empty()).then(|| encode(&entry).into_bytes())
+/// What a record comes to with another value under a lease, or none; `None` if nothing is left.
+fn changed(before: Option<&Record>, lease: &str, value: Option<String>) -> Option<Vec<u8>> {
+    let before = before.and_then(|before| UserRecord::parse(&before.payload));
+    let after = before.unwrap_or_default().with(lease, value)?;
+    Some(encode(&after).into_bytes())
 }

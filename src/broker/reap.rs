@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::engine::{Failure, Fault, Session};
-use super::ledger::{ClientChange, Turn};
+use super::presence::{ClientChange, Turn};
 use super::{Broker, topic_of};
 use crate::config::JoinLeave;
 use crate::hub::Inner;
@@ -20,7 +20,7 @@ pub(super) async fn run(
     // While the broker was away all leases ended; who is alive comes back and renews its own first.
     tokio::time::sleep(RETURN).await;
     loop {
-        let leases = broker.ledger.to_clear.take(1).await;
+        let leases = broker.presence.to_reap.take(1).await;
         let mut left = Vec::new();
         for lease in leases.items() {
             let is_clear = match clear(hub, session, lease).await {
@@ -38,7 +38,7 @@ pub(super) async fn run(
         if !left.is_empty() {
             // Another node is at it, or the broker refuses.
             tokio::time::sleep(RETRY).await;
-            left.retain(|lease| broker.ledger.has_ended(lease));
+            left.retain(|lease| broker.presence.has_ended(lease));
         }
         leases.done_but(left);
     }
@@ -65,8 +65,8 @@ async fn clear(hub: &Inner, session: &Session, lease: &str) -> Result<bool, Faul
     let clients = clients.into_iter().map(|(client, info)| {
         let (channel, _) = &client;
         let join_leave = hub.config.namespace(channel).map_or(JoinLeave::Off, |it| it.join_leave);
-        let (node, topic) = (lease.into(), topic_of(hub, channel));
-        ClientChange { node, topic, client, info, is_here: false, connections: 0, join_leave }
+        let (lease, topic) = (lease.into(), topic_of(hub, channel));
+        ClientChange { lease, topic, client, info, is_here: false, connections: 0, join_leave }
     });
     for clients in clients.collect::<Vec<_>>().chunks(BATCH) {
         is_clear &= session.enter_clients(clients).await?.iter().all(Result::is_ok);

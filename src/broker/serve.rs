@@ -9,7 +9,7 @@ use super::entered::Entered;
 use super::feed::{Feed, Heard};
 use super::queue::Requests;
 use super::register;
-use super::{Broker, BrokerStats, check, clear, delivery, follow, parcel, pulse};
+use super::{Broker, BrokerStats, check, delivery, follow, lease, parcel, pulse, reap};
 use crate::error::PublishError;
 use crate::hub::Inner;
 
@@ -56,10 +56,10 @@ async fn serve(
         failed = receive(hub, broker, &mut feed) => failed,
         failed = follow::run(hub, broker, session) => failed,
         failed = register::run(hub, broker, session, entered) => failed,
-        failed = clear::run(hub, broker, session) => failed,
+        failed = reap::run(hub, broker, session) => failed,
         failed = check::run(hub, session) => failed,
         failed = pulse::run(broker, session, &level) => failed,
-        failed = pulse::renew(hub, broker, session) => failed,
+        failed = lease::run(hub, broker, session) => failed,
     };
     let Err(failure) = failed;
     failure
@@ -78,12 +78,12 @@ async fn publish(
         () = requests.expire(hub) => std::future::pending().await,
     }
     loop {
-        let parcels = parcel::pack(requests.next(hub, BATCH).await);
+        let parcels = parcel::pack(requests.next(hub, BATCH).await.iter().map(|it| &it.outgoing));
         let answers = parcel::unpack(&parcels, session.publish(&parcels).await?);
         for (request, answer) in requests.sent().zip(answers) {
             match answer {
                 Ok(position) => {
-                    BrokerStats::add(&broker.stats.published, 1);
+                    BrokerStats::count(&broker.stats.published);
                     request.accept(position);
                 }
                 Err(refusal) => {
@@ -110,7 +110,7 @@ async fn receive(
 
 /// What comes with the end of a connection: nothing is known of what was published since.
 fn lose(hub: &Inner, broker: &Broker, failure: &Failure) {
-    BrokerStats::add(&broker.stats.lost, 1);
+    BrokerStats::count(&broker.stats.lost);
     broker.health.lose(failure.to_string());
     for names in hub.channels.names() {
         for name in names {

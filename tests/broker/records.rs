@@ -1,11 +1,11 @@
-//! [`Ledger`]: who is here, as a broker keeps it, seen and changed past the nodes.
+//! [`Records`]: who is here, as a broker keeps it, seen and changed past the nodes.
 
 use crate::nats::Nats;
 use crate::node::Broker;
 use crate::redis::Redis;
 
 /// What stands there under the prefix that nodes have by default.
-pub trait Ledger: Broker {
+pub trait Records: Broker {
     /// Enters user 42 and a connection of it on `news:a` under a lease that has ended.
     fn enter_ghost(&self);
 
@@ -19,13 +19,13 @@ pub trait Ledger: Broker {
     fn forget_all(&self);
 }
 
-impl Ledger for Redis {
+impl Records for Redis {
     fn enter_ghost(&self) {
-        self.cli(&["hset", "fanfare:v1:{all}:cluster:roll", "42", GHOST_USER]);
+        self.cli(&["hset", "fanfare:v1:{all}:cluster:users", "42", GHOST_USER]);
         self.cli(&["sadd", "fanfare:v1:{all}:cluster:users:ghost.0", "42"]);
         self.cli(&["sadd", "fanfare:v1:{all}:cluster:channels:ghost.0", "news:a"]);
         self.cli(&["hset", "fanfare:v1:{c:news:a}:present", "ghost.0/c", GHOST_CLIENT]);
-        assert_eq!(self.cli(&["zadd", "fanfare:v1:{all}:cluster:nodes", "99", "ghost.0"]), "1");
+        assert_eq!(self.cli(&["zadd", "fanfare:v1:{all}:cluster:leases", "99", "ghost.0"]), "1");
     }
 
     fn has_ghost(&self) -> bool {
@@ -33,7 +33,7 @@ impl Ledger for Redis {
     }
 
     fn user(&self, user: u64) -> String {
-        self.cli(&["hget", "fanfare:v1:{all}:cluster:roll", &user.to_string()])
+        self.cli(&["hget", "fanfare:v1:{all}:cluster:users", &user.to_string()])
     }
 
     fn forget_all(&self) {
@@ -41,7 +41,7 @@ impl Ledger for Redis {
     }
 }
 
-impl Ledger for Nats {
+impl Records for Nats {
     fn enter_ghost(&self) {
         for (subject, payload) in [
             ("fanfare.v1.u.42", GHOST_USER),

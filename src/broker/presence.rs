@@ -5,25 +5,26 @@
 //! clears it away. One that comes back after that is told so, and enters its own anew under another name.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::Notify;
 
 use super::topic::Topic;
 use crate::agenda::Agenda;
 use crate::config::JoinLeave;
+use crate::lock::lock;
 use crate::protocol::centrifuge::ClientInfo;
 use crate::user::UserId;
 
 /// What changed of who is here, and what is known of all nodes.
 #[derive(Debug)]
-pub(crate) struct Ledger {
+pub(crate) struct Presence {
     /// Users of this node who came, went, or have another number of connections.
     pub(super) users: Agenda<UserId>,
     /// Connections of this node that came to a channel with presence, or left it.
     pub(super) clients: Agenda<Client>,
     /// Leases that have ended.
-    pub(super) to_clear: Agenda<Arc<str>>,
+    pub(super) to_reap: Agenda<Arc<str>>,
     /// Users who are present on any node.
     present: AtomicUsize,
     lease: Mutex<Lease>,
@@ -55,15 +56,15 @@ pub(super) struct Lease {
 /// A node that is alive.
 #[derive(Clone, Debug)]
 pub(crate) struct Node {
-    /// Its name in the ledger.
-    pub(crate) name: String,
+    /// Under which its own stands.
+    pub(crate) lease: String,
     /// What it says of itself, as JSON.
     pub(crate) info: String,
 }
 
 /// What a renewal came to.
 #[derive(Debug)]
-pub(crate) struct Beat {
+pub(crate) struct Renewal {
     /// Whether the lease is held; if not, it was lost before.
     pub(crate) is_renewed: bool,
     /// Another one if all was lost.
@@ -78,7 +79,8 @@ pub(crate) struct Beat {
 /// Another number of connections of a user on a node.
 #[derive(Debug)]
 pub(crate) struct UserChange {
-    pub(crate) node: Arc<str>,
+    /// Under which it stands.
+    pub(crate) lease: Arc<str>,
     pub(crate) user: UserId,
     pub(crate) name: Arc<str>,
     /// `None` if it is gone; none, if it may come back.
@@ -88,7 +90,8 @@ pub(crate) struct UserChange {
 /// A connection that came to a channel, or left it.
 #[derive(Debug)]
 pub(crate) struct ClientChange {
-    pub(crate) node: Arc<str>,
+    /// Under which it stands.
+    pub(crate) lease: Arc<str>,
     pub(crate) topic: Topic,
     pub(crate) client: Client,
     pub(crate) info: Arc<ClientInfo>,
@@ -108,13 +111,13 @@ pub(crate) struct Turn {
 }
 
 impl Node {
-    /// Whether it is that run of a node, under whichever lease.
-    pub(crate) fn is_of(&self, uid: &str) -> bool {
-        self.name.strip_prefix(uid).is_some_and(|rest| rest.starts_with('.'))
+    /// Which run of a node it is.
+    pub(crate) fn uid(&self) -> &str {
+        self.lease.rsplit_once('.').map_or(&*self.lease, |(uid, _)| uid)
     }
 }
 
-impl Ledger {
+impl Presence {
     pub(super) fn new(uid: &str) -> Self {
         let lease = Lease {
             name: lease_name(uid, 0),
@@ -128,7 +131,7 @@ impl Ledger {
         Self {
             users: Agenda::default(),
             clients: Agenda::default(),
-            to_clear: Agenda::default(),
+            to_reap: Agenda::default(),
             present: AtomicUsize::new(0),
             lease: Mutex::new(lease),
             is_retired: AtomicBool::new(false),
@@ -188,20 +191,19 @@ impl Ledger {
     }
 
     pub(super) fn lease(&self) -> MutexGuard<'_, Lease> {
-        // A panic beside it leaves nothing half written.
-        self.lease.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.lease)
     }
 
     /// Takes note of what a renewal came to.
-    pub(super) fn renewed(&self, beat: Beat) {
-        let Beat { is_renewed, epoch, nodes, ended, present } = beat;
+    pub(super) fn renewed(&self, renewal: Renewal) {
+        let Renewal { is_renewed, epoch, nodes, ended, present } = renewal;
         self.set_present(present);
         let mut lease = self.lease();
         let has_lost_all = !lease.epoch.is_empty() && epoch != lease.epoch;
         let is_renewed = is_renewed && !has_lost_all;
         if !is_renewed {
             // What may have been entered under it after it was cleared away is to go too.
-            self.to_clear.add(lease.name.clone());
+            self.to_reap.add(lease.name.clone());
             lease.losses += 1;
             lease.name = lease_name(&self.uid, lease.losses);
             lease.is_quiet = has_lost_all;
@@ -214,7 +216,7 @@ impl Ledger {
         }
         lease.is_held = is_renewed;
         (lease.epoch, lease.nodes) = (epoch, nodes);
-        ended.iter().for_each(|lease| self.to_clear.add(lease.as_str().into()));
+        ended.iter().for_each(|lease| self.to_reap.add(lease.as_str().into()));
         lease.ended = ended;
     }
 }
@@ -227,33 +229,33 @@ fn lease_name(uid: &str, losses: u64) -> Arc<str> {
 mod tests {
     use super::*;
 
-    fn beat(is_renewed: bool, epoch: &str, ended: &[&str]) -> Beat {
+    fn renewal(is_renewed: bool, epoch: &str, ended: &[&str]) -> Renewal {
         let ended = ended.iter().map(|&lease| lease.to_owned()).collect();
-        Beat { is_renewed, epoch: epoch.to_owned(), nodes: Vec::new(), ended, present: 0 }
+        Renewal { is_renewed, epoch: epoch.to_owned(), nodes: Vec::new(), ended, present: 0 }
     }
 
     #[test]
     fn a_lease_that_was_lost_goes_on_under_another_name() {
-        let ledger = Ledger::new("n");
-        ledger.renewed(beat(true, "e", &[]));
-        assert_eq!(ledger.lease_to_renew(), ("n.0".into(), true));
-        ledger.renewed(beat(false, "e", &[]));
-        assert_eq!(ledger.lease_to_renew(), ("n.1".into(), false));
-        assert!(!ledger.lease().is_quiet);
-        ledger.renewed(beat(true, "e", &[]));
+        let presence = Presence::new("n");
+        presence.renewed(renewal(true, "e", &[]));
+        assert_eq!(presence.lease_to_renew(), ("n.0".into(), true));
+        presence.renewed(renewal(false, "e", &[]));
+        assert_eq!(presence.lease_to_renew(), ("n.1".into(), false));
+        assert!(!presence.lease().is_quiet);
+        presence.renewed(renewal(true, "e", &[]));
         // What was entered can be gone though the lease is not.
-        ledger.renewed(beat(true, "another", &[]));
-        assert_eq!(ledger.lease_to_renew(), ("n.2".into(), false));
-        assert!(ledger.lease().is_quiet);
+        presence.renewed(renewal(true, "another", &[]));
+        assert_eq!(presence.lease_to_renew(), ("n.2".into(), false));
+        assert!(presence.lease().is_quiet);
     }
 
     #[tokio::test]
     async fn what_has_ended_is_to_be_cleared_away_and_so_is_what_was_lost() {
-        let ledger = Ledger::new("n");
-        ledger.renewed(beat(true, "e", &["other.0"]));
-        assert!(ledger.has_ended("other.0") && !ledger.has_ended("n.0"));
-        ledger.renewed(beat(false, "e", &[]));
-        let mut leases = ledger.to_clear.take(9).await.items().to_vec();
+        let presence = Presence::new("n");
+        presence.renewed(renewal(true, "e", &["other.0"]));
+        assert!(presence.has_ended("other.0") && !presence.has_ended("n.0"));
+        presence.renewed(renewal(false, "e", &[]));
+        let mut leases = presence.to_reap.take(9).await.items().to_vec();
         leases.sort_unstable();
         assert_eq!(leases, ["n.0".into(), "other.0".into()] as [Arc<str>; 2]);
     }

@@ -19,12 +19,12 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::{Value, json};
 
 use super::PATIENCE;
+use super::error::{self, JetStreamError, lost, patiently};
 use super::names::{Names, Store};
-use super::trouble::{self, Trouble, lost, patiently};
 
 /// The streams of a prefix.
 #[derive(Clone, Debug)]
-pub(super) struct Vault {
+pub(super) struct JetStream {
     client: Client,
     context: Context,
     names: Names,
@@ -72,14 +72,14 @@ struct ConsumerInfo {
     pending: u64,
 }
 
-impl Vault {
+impl JetStream {
     pub(super) fn new(client: Client, names: Names) -> Self {
         let context = jetstream::ContextBuilder::new().timeout(PATIENCE).build(client.clone());
         Self { client, context, names }
     }
 
     /// Whether there is JetStream for this node.
-    pub(super) async fn check(&self) -> Result<(), Trouble> {
+    pub(super) async fn check(&self) -> Result<(), JetStreamError> {
         self.send::<Value>("$JS.API.INFO".to_owned(), Request::new()).await.map(drop)
     }
 
@@ -124,7 +124,7 @@ impl Vault {
         expected: Option<u64>,
         id: Option<&str>,
         payload: Bytes,
-    ) -> Result<Stored, Trouble> {
+    ) -> Result<Stored, JetStreamError> {
         let mut headers = HeaderMap::new();
         if let Some(expected) = expected {
             headers.insert("Nats-Expected-Last-Subject-Sequence", expected.to_string());
@@ -142,13 +142,17 @@ impl Vault {
         &self,
         store: Store,
         subject: &str,
-    ) -> Result<Option<Record>, Trouble> {
+    ) -> Result<Option<Record>, JetStreamError> {
         let stream = self.stream(store).await?;
         found(stream.direct_get_last_for_subject(subject).await)
     }
 
     /// The record of a number.
-    pub(super) async fn at(&self, store: Store, sequence: u64) -> Result<Option<Record>, Trouble> {
+    pub(super) async fn at(
+        &self,
+        store: Store,
+        sequence: u64,
+    ) -> Result<Option<Record>, JetStreamError> {
         let stream = self.stream(store).await?;
         found(stream.direct_get(sequence).await)
     }
@@ -159,7 +163,7 @@ impl Vault {
         store: Store,
         subject: &str,
         make: impl Fn(Option<&Record>) -> Option<Vec<u8>>,
-    ) -> Result<(bool, bool), Trouble> {
+    ) -> Result<(bool, bool), JetStreamError> {
         let begun = Instant::now();
         patiently(async {
             loop {
@@ -173,7 +177,7 @@ impl Vault {
                     None if before.is_none() => return Ok((false, false)),
                     None => self.delete(store, sequence).await.map(|()| (true, false)),
                 };
-                if !trouble::is_to_be_tried_again(&done, begun) {
+                if !error::should_retry(&done, begun) {
                     return done;
                 }
             }
@@ -187,7 +191,7 @@ impl Vault {
         store: Store,
         subject: &str,
         before: Option<u64>,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), JetStreamError> {
         let request = match before {
             Some(before) => json!({"filter": subject, "seq": before}),
             None => json!({"filter": subject}),
@@ -196,7 +200,11 @@ impl Vault {
     }
 
     /// How a stream is, and which of its subjects match.
-    pub(super) async fn info(&self, store: Store, filter: Option<&str>) -> Result<Info, Trouble> {
+    pub(super) async fn info(
+        &self,
+        store: Store,
+        filter: Option<&str>,
+    ) -> Result<Info, JetStreamError> {
         let request = filter.map_or(json!({}), |filter| json!({"subjects_filter": filter}));
         self.ask("STREAM.INFO", store, &request).await
     }
@@ -207,7 +215,7 @@ impl Vault {
         store: Store,
         filter: String,
         make: impl Fn(Record) -> Option<T>,
-    ) -> Result<Vec<T>, Trouble> {
+    ) -> Result<Vec<T>, JetStreamError> {
         let stream = self.stream(store).await?;
         let config = pull::Config {
             filter_subject: filter,
@@ -228,7 +236,9 @@ impl Vault {
             left -= page.len() as u64;
             if page.is_empty() {
                 if self.consumer(name, store).await?.pending > 0 {
-                    return Err(Trouble::Refused("its records do not come in time".to_owned()));
+                    return Err(JetStreamError::Refused(
+                        "its records do not come in time".to_owned(),
+                    ));
                 }
                 // The rest was forgotten meanwhile.
                 left = 0;
@@ -245,7 +255,7 @@ impl Vault {
         &self,
         consumer: &Consumer<pull::Config>,
         most: usize,
-    ) -> Result<Vec<Record>, Trouble> {
+    ) -> Result<Vec<Record>, JetStreamError> {
         let fetch = consumer.fetch().max_messages(most).max_bytes(self.client.max_payload() * 2);
         let fetch = fetch.expires(MOMENT).messages();
         let mut page = patiently(async { fetch.await.map_err(|error| lost(&error)) }).await?;
@@ -262,17 +272,17 @@ impl Vault {
     }
 
     /// Deletes a record, unless it is another one by now.
-    async fn delete(&self, store: Store, sequence: u64) -> Result<(), Trouble> {
+    async fn delete(&self, store: Store, sequence: u64) -> Result<(), JetStreamError> {
         let request = json!({"seq": sequence, "no_erase": true});
         self.ask::<Value>("STREAM.MSG.DELETE", store, &request).await.map(drop)
     }
 
-    async fn consumer(&self, name: &str, store: Store) -> Result<ConsumerInfo, Trouble> {
+    async fn consumer(&self, name: &str, store: Store) -> Result<ConsumerInfo, JetStreamError> {
         let subject = format!("$JS.API.CONSUMER.INFO.{}.{name}", self.names.stream(store));
         self.send(subject, Request::new()).await
     }
 
-    async fn stream(&self, store: Store) -> Result<Stream<()>, Trouble> {
+    async fn stream(&self, store: Store) -> Result<Stream<()>, JetStreamError> {
         let name = self.names.stream(store);
         self.context.get_stream_no_info(name).await.map_err(|error| lost(&error))
     }
@@ -282,7 +292,7 @@ impl Vault {
         call: &str,
         store: Store,
         request: &Value,
-    ) -> Result<T, Trouble> {
+    ) -> Result<T, JetStreamError> {
         let subject = format!("$JS.API.{call}.{}", self.names.stream(store));
         self.send(subject, Request::new().payload(request.to_string().into())).await
     }
@@ -291,7 +301,7 @@ impl Vault {
         &self,
         subject: String,
         request: Request,
-    ) -> Result<T, Trouble> {
+    ) -> Result<T, JetStreamError> {
         let request = request.timeout(Some(PATIENCE));
         let answer = self.client.send_request(subject, request).await?;
         match serde_json::from_slice(&answer.payload) {
@@ -315,17 +325,17 @@ impl From<StreamMessage> for Record {
 }
 
 impl TryFrom<Message> for Record {
-    type Error = Trouble;
+    type Error = JetStreamError;
 
-    fn try_from(message: Message) -> Result<Self, Trouble> {
-        let info = message.info().map_err(|error| Trouble::Lost(error.to_string()))?;
+    fn try_from(message: Message) -> Result<Self, JetStreamError> {
+        let info = message.info().map_err(|error| JetStreamError::Lost(error.to_string()))?;
         let (sequence, time) = (info.stream_sequence, info.published.unix_timestamp_nanos());
         let async_nats::Message { subject, payload, .. } = message.message;
         Ok(Self { subject, sequence, payload, time: since_1970(time) })
     }
 }
 
-fn found(answer: Result<StreamMessage, DirectGetError>) -> Result<Option<Record>, Trouble> {
+fn found(answer: Result<StreamMessage, DirectGetError>) -> Result<Option<Record>, JetStreamError> {
     match answer {
         Ok(message) => Ok(Some(message.into())),
         Err(error) if error.kind() == DirectGetErrorKind::NotFound => Ok(None),
@@ -348,7 +358,7 @@ fn since_1970(nanoseconds: i128) -> Duration {
     Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(0))
 }
 
-/// Servers before that let several nodes take the same place in it.
+/// Servers before that let several nodes take the same position in it.
 const COPIES: &str = "it has several copies, which takes a server of 2.10 or later; give it one";
 
 const REPUBLISH: &str =

@@ -12,7 +12,7 @@ use crate::broker::engine::{Failure, Refusal};
 
 /// Why something is not done.
 #[derive(Debug)]
-pub(super) enum Trouble {
+pub(super) enum JetStreamError {
     /// Another one changed it meanwhile.
     Conflict,
     /// There is no stream for it.
@@ -24,35 +24,35 @@ pub(super) enum Trouble {
 }
 
 /// An error after which nothing is known.
-pub(super) fn lost(error: &impl fmt::Display) -> Trouble {
-    Trouble::Lost(error.to_string())
+pub(super) fn lost(error: &impl fmt::Display) -> JetStreamError {
+    JetStreamError::Lost(error.to_string())
 }
 
 /// Waits for no longer than for one request.
 pub(super) async fn patiently<T>(
-    doing: impl Future<Output = Result<T, Trouble>>,
-) -> Result<T, Trouble> {
+    doing: impl Future<Output = Result<T, JetStreamError>>,
+) -> Result<T, JetStreamError> {
     let done = tokio::time::timeout(PATIENCE, doing).await;
-    done.unwrap_or_else(|_| Err(Trouble::Lost("no answer came within 3 s".to_owned())))
+    done.unwrap_or_else(|_| Err(JetStreamError::Lost("no answer came within 3 s".to_owned())))
 }
 
 /// Whether another one changed it meanwhile, and there is time to look again: whoever always comes late is
 /// refused, and loses nothing else by it.
-pub(super) fn is_to_be_tried_again<T>(done: &Result<T, Trouble>, begun: Instant) -> bool {
-    matches!(done, Err(Trouble::Conflict)) && begun.elapsed() < PATIENCE / 2
+pub(super) fn should_retry<T>(done: &Result<T, JetStreamError>, begun: Instant) -> bool {
+    matches!(done, Err(JetStreamError::Conflict)) && begun.elapsed() < PATIENCE / 2
 }
 
-impl Trouble {
+impl JetStreamError {
     /// What follows for one publish or change: it is refused, unless nothing is known of it.
     pub(super) fn refusal(self) -> Result<Refusal, Failure> {
         match self {
             Self::Lost(error) => Err(Failure::new(error)),
-            trouble => Ok(Refusal::new(trouble.to_string())),
+            error => Ok(Refusal::new(error.to_string())),
         }
     }
 }
 
-impl From<jetstream::Error> for Trouble {
+impl From<jetstream::Error> for JetStreamError {
     fn from(error: jetstream::Error) -> Self {
         match error.error_code() {
             // The latter: what is to be deleted is gone.
@@ -67,7 +67,7 @@ impl From<jetstream::Error> for Trouble {
     }
 }
 
-impl From<RequestError> for Trouble {
+impl From<RequestError> for JetStreamError {
     fn from(error: RequestError) -> Self {
         match error.kind() {
             RequestErrorKind::NoResponders => Self::NoStream,
@@ -79,7 +79,7 @@ impl From<RequestError> for Trouble {
     }
 }
 
-impl fmt::Display for Trouble {
+impl fmt::Display for JetStreamError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Conflict => f.write_str("too many nodes change it at once"),

@@ -7,35 +7,29 @@ use tokio::runtime::Builder;
 use tokio::sync::oneshot;
 
 use super::engine::{ConnectError, Connector};
-use super::node;
+use super::serve;
 use super::{Broker, Requests};
-use crate::config::{BrokerKind, Config};
+use crate::config::Config;
 use crate::hub::Inner;
 
 /// A broker's thread that is connected, and waits for its hub.
 #[derive(Debug)]
-pub(crate) struct Courier(oneshot::Sender<Arc<Inner>>);
+pub(crate) struct BrokerThread(oneshot::Sender<Arc<Inner>>);
 
 /// Why there is no broker.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum CourierError {
+pub(crate) enum ThreadError {
     #[error("the system gives no thread or reactor: {0}")]
     Thread(#[from] io::Error),
     #[error(transparent)]
     Connect(#[from] ConnectError),
 }
 
-impl Courier {
-    /// Connects to the broker that is set, if one is. The thread ends with the courier, or with the hub
+impl BrokerThread {
+    /// Connects to the broker that is set, if one is. The thread ends with this, or with the hub
     /// that it is given.
-    pub(crate) fn start(
-        config: &Config,
-        uid: &str,
-    ) -> Result<Option<(Broker, Self)>, CourierError> {
-        if config.broker.kind == BrokerKind::Local {
-            return Ok(None);
-        }
-        let connector = Connector::new(config, uid)?;
+    pub(crate) fn start(config: &Config, uid: &str) -> Result<Option<(Broker, Self)>, ThreadError> {
+        let Some(connector) = Connector::new(config, uid)? else { return Ok(None) };
         let (broker, requests) = Broker::new(config, uid);
         let (connected, outcome) = mpsc::sync_channel(1);
         let (hub, given) = oneshot::channel();
@@ -72,7 +66,7 @@ impl Drop for Vital {
 async fn carry(
     connector: &Connector,
     requests: Requests,
-    outcome: &mpsc::SyncSender<Result<(), CourierError>>,
+    outcome: &mpsc::SyncSender<Result<(), ThreadError>>,
     given: oneshot::Receiver<Arc<Inner>>,
 ) {
     let connected = match connector.connect().await {
@@ -83,7 +77,7 @@ async fn carry(
     let Ok(hub) = given.await else { return };
     let _vital = Vital;
     tokio::select! {
-        () = node::run(&hub, connector, requests, connected) => {}
+        () = serve::run(&hub, connector, requests, connected) => {}
         () = hub.stopped() => {}
     }
 }
