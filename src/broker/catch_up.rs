@@ -10,7 +10,7 @@ use super::{Broker, BrokerStats};
 use crate::channel::history::{Position, Window};
 use crate::channel::post::{Content, Post};
 use crate::channel::publication::Publication;
-use crate::channel::{Channel, State};
+use crate::channel::{Channel, ChannelId, State};
 use crate::hub::Inner;
 use crate::ring::{Load, Reservation};
 
@@ -24,10 +24,12 @@ pub(super) async fn run(
     let asked = Instant::now();
     let mut reads = Vec::new();
     for name in names {
-        let Some(Behind { window, from, has_subscribers }) = behind(hub, name) else { continue };
+        let Some(Behind { id, window, from, has_subscribers }) = behind(hub, name) else {
+            continue;
+        };
         if window.is_open() {
-            let read = Read { channel: name.clone(), from, ttl: window.ttl };
-            reads.push((read, has_subscribers));
+            let life = Life { hub, name: name.clone(), id, has_subscribers };
+            reads.push((life, Read { channel: name.clone(), from, ttl: window.ttl }));
             continue;
         }
         if has_subscribers {
@@ -37,10 +39,10 @@ pub(super) async fn run(
         hub.channels.with(name, |_, state| finish(state, &Position::default(), asked));
     }
     let mut failed = Vec::new();
-    let streams = session.read(reads.iter().map(|(read, _)| read)).await?;
-    for ((read, has_subscribers), stream) in reads.into_iter().zip(streams) {
+    let streams = session.read(reads.iter().map(|(_, read)| read)).await?;
+    for ((life, read), stream) in reads.into_iter().zip(streams) {
         match stream {
-            Ok(stream) => bring(hub, broker, (read, asked), stream, has_subscribers).await,
+            Ok(stream) => bring(broker, &life, (read.from, asked), stream).await,
             Err(refusal) => {
                 tracing::warn!(channel = &*read.channel, %refusal, "a stream cannot be read");
                 failed.push(read.channel);
@@ -52,6 +54,7 @@ pub(super) async fn run(
 
 /// A channel that is behind.
 struct Behind {
+    id: ChannelId,
     window: Window,
     /// Where its mirror stands.
     from: Option<Position>,
@@ -61,51 +64,68 @@ struct Behind {
 /// How far a channel is behind; `None` if it is current or gone.
 fn behind(hub: &Inner, name: &str) -> Option<Behind> {
     let window = hub.config.namespace(name)?.window();
-    hub.channels.with(name, |_, state| {
+    hub.channels.with(name, |channel, state| {
         let mirror = state.mirror.as_ref().filter(|mirror| !mirror.is_current())?;
         let from = mirror.has_position().then(|| state.history.position());
-        Some(Behind { window, from, has_subscribers: state.subscribers() > 0 })
+        Some(Behind { id: channel.id, window, from, has_subscribers: state.subscribers() > 0 })
     })?
+}
+
+/// A channel for as long as it is the one that was found behind: what was read for it is not for one of the
+/// same name that has begun since.
+struct Life<'a> {
+    hub: &'a Inner,
+    name: Arc<str>,
+    id: ChannelId,
+    has_subscribers: bool,
+}
+
+impl Life<'_> {
+    fn with<T>(&self, work: impl FnOnce(&Channel, &mut State) -> T) -> Option<T> {
+        let is_it = |channel: &Channel| channel.id == self.id;
+        self.hub
+            .channels
+            .with(&self.name, |channel, state| is_it(channel).then(|| work(channel, state)))?
+    }
 }
 
 /// Brings what a stream has and the channel not.
 async fn bring(
-    hub: &Arc<Inner>,
     broker: &Broker,
-    (Read { channel, from, .. }, asked): (Read, Instant),
+    life: &Life<'_>,
+    (from, asked): (Option<Position>, Instant),
     Stream { position, mut entries }: Stream,
-    has_subscribers: bool,
 ) {
     let from = from.filter(|from| from.epoch == position.epoch);
-    if has_other_end(hub, &channel, from.as_ref(), &mut entries) {
+    if has_other_end(life, from.as_ref(), &mut entries) {
         // Its offsets were given twice, as after a failover: it must become another stream.
         let ahead = Position { offset: BEYOND_ALL, epoch: position.epoch };
-        hub.channels.with(&channel, |_, state| hub.channels.begin(state, ahead));
-        return broker.channels.add(channel);
+        life.with(|_, state| life.hub.channels.begin(state, ahead));
+        return broker.channels.add(life.name.clone());
     }
     let top = position.offset;
     let first = entries.front().map_or(top + 1, |entry| entry.offset);
     let goes_on = from.is_some_and(|from| from.offset <= top && from.offset + 1 >= first);
     if !goes_on {
         // What was before is another stream, or lacks its end.
-        begin(hub, &channel, Position { offset: first - 1, epoch: position.epoch.clone() }).await;
+        begin(life, Position { offset: first - 1, epoch: position.epoch.clone() }).await;
     }
-    if has_subscribers {
+    if life.has_subscribers {
         let BrokerStats { repaired, interrupted, .. } = &broker.stats;
         BrokerStats::count(if goes_on { repaired } else { interrupted });
     }
     let reached = entries.back().map_or(top, |entry| entry.offset);
     // Of another stream, or with a gap before it, nothing is news to who was there.
-    let is_news = goes_on && has_subscribers;
+    let is_news = goes_on && life.has_subscribers;
     for Remembered { offset, body, age } in entries {
         let position = Position { offset, epoch: position.epoch.clone() };
         let envelope = Envelope::read(&body, position);
         match envelope.and_then(Envelope::into_publication) {
-            Some(publication) => append(hub, &channel, publication, age, is_news).await,
+            Some(publication) => append(life, publication, age, is_news).await,
             None => BrokerStats::count(&broker.stats.malformed),
         }
     }
-    let is_all = hub.channels.with(&channel, |_, state| {
+    let is_all = life.with(|_, state| {
         let is_all = reached >= top && finish(state, &position, asked);
         if let Some(mirror) = state.mirror.as_mut().filter(|_| !is_all) {
             mirror.take_position();
@@ -113,27 +133,26 @@ async fn bring(
         is_all
     });
     if is_all == Some(false) {
-        broker.channels.add(channel);
+        broker.channels.add(life.name.clone());
     }
 }
 
 /// Whether what a stream has where its mirror stands, which is taken off, is not what the mirror has there.
 fn has_other_end(
-    hub: &Inner,
-    channel: &str,
+    life: &Life<'_>,
     from: Option<&Position>,
     entries: &mut VecDeque<Remembered>,
 ) -> bool {
     let Some(from) = from else { return false };
     let echo = entries.pop_front_if(|entry| entry.offset == from.offset);
-    echo.is_some_and(|echo| !is_latest(hub, channel, &echo, from))
+    echo.is_some_and(|echo| !is_latest(life, &echo, from))
 }
 
 /// Whether the entry at a channel's position is the publication that it has there, if it still has that.
-fn is_latest(hub: &Inner, name: &str, entry: &Remembered, from: &Position) -> bool {
+fn is_latest(life: &Life<'_>, entry: &Remembered, from: &Position) -> bool {
     let envelope = Envelope::read(&entry.body, from.clone());
     let Some(publication) = envelope.and_then(Envelope::into_publication) else { return false };
-    let is_latest = hub.channels.with(name, |_, state| {
+    let is_latest = life.with(|_, state| {
         let latest = state.history.latest().filter(|latest| latest.offset == from.offset);
         latest.is_none_or(|latest| latest.data == publication.data)
     });
@@ -141,9 +160,10 @@ fn is_latest(hub: &Inner, name: &str, entry: &Remembered, from: &Position) -> bo
 }
 
 /// Has a channel go on from another position. Subscriptions that count on lacking nothing end.
-async fn begin(hub: &Inner, name: &str, position: Position) {
+async fn begin(life: &Life<'_>, position: Position) {
+    let hub = life.hub;
     let room = hub.ring.room().wait(0).await;
-    hub.channels.with(name, |channel, state| {
+    life.with(|channel, state| {
         hub.channels.begin(state, position);
         if state.subscribers() > 0 {
             interrupt(hub, channel, state, room);
@@ -152,10 +172,11 @@ async fn begin(hub: &Inner, name: &str, position: Position) {
 }
 
 /// Appends what a stream has next, and brings it to those who are there.
-async fn append(hub: &Inner, name: &str, publication: Publication, age: Duration, is_news: bool) {
+async fn append(life: &Life<'_>, publication: Publication, age: Duration, is_news: bool) {
+    let hub = life.hub;
     let size = hub.ring_bytes(publication.size());
     let room = if is_news { Some(hub.ring.room().wait(size).await) } else { None };
-    hub.channels.with(name, |channel, state| {
+    life.with(|channel, state| {
         if publication.offset > state.history.next_offset() {
             // What lies between is nothing that a node has written.
             let Position { offset, epoch } = publication.position();
@@ -201,3 +222,28 @@ fn finish(state: &mut State, position: &Position, asked: Instant) -> bool {
 
 /// An offset that no stream comes to, and that scripts count with exactly.
 const BEYOND_ALL: u64 = 1 << 53;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Config, Hub};
+
+    #[tokio::test]
+    async fn what_was_read_for_a_channel_that_went_is_not_for_the_next_of_its_name() {
+        let mut config = Config::default();
+        config.channel.history_size = 10;
+        let hub = Hub::start(config).unwrap();
+        for channel in ["a", "before"] {
+            hub.publish(channel, "1").wait().unwrap();
+        }
+        let id_of = |name| hub.inner.channels.with(name, |channel, _| channel.id).unwrap();
+        let end = || hub.inner.channels.with("a", |_, state| state.history.position().offset);
+        for (id, offset) in [(id_of("before"), 1), (id_of("a"), 7)] {
+            let life = Life { hub: &hub.inner, name: "a".into(), id, has_subscribers: true };
+            let mut publication = Publication::new("7".into());
+            publication.offset = 7;
+            append(&life, publication, Duration::ZERO, false).await;
+            assert_eq!(end(), Some(offset));
+        }
+    }
+}
