@@ -48,6 +48,7 @@ impl Entered {
         user: &UserId,
     ) -> Option<UserChange> {
         let (here, had) = (hub.registry.presence(user), self.users.get(user));
+        let here = here.or_else(|| had.and_then(Tracked::lost_quietly).cloned());
         let (name, _) = here.as_ref().or(had.map(|entry| &entry.what))?;
         if had.is_some_and(|had| had.is_entered() && here.as_ref() == Some(&had.what)) {
             return None;
@@ -71,11 +72,12 @@ impl Entered {
         let join_leave = hub.config.namespace(channel)?.join_leave;
         let here = hub.channels.with(channel, |_, state| state.client(name)).flatten();
         let had = self.clients.get(client);
+        let lost = had.and_then(Tracked::lost_quietly);
+        let here = here.or_else(|| lost.cloned());
         let is_here = here.is_some();
         if is_here && had.is_some_and(Tracked::is_entered) {
             return None;
         }
-        let is_quiet = had.is_some_and(|had| had.standing == Standing::Lost { is_quiet: true });
         let info = here.or_else(|| had.map(|had| had.what.clone()))?;
         let connections = hub.channels.with(channel, |_, state| state.connections_of(&info.user));
         Some(ClientChange {
@@ -84,8 +86,8 @@ impl Entered {
             client: client.clone(),
             info,
             is_here,
-            connections: connections.unwrap_or(0),
-            join_leave: if is_quiet { JoinLeave::Off } else { join_leave },
+            connections: connections.unwrap_or(0).max(lost.is_some().into()),
+            join_leave: if lost.is_some() { JoinLeave::Off } else { join_leave },
         })
     }
 
@@ -103,8 +105,9 @@ impl Entered {
         entry.or_insert(Tracked { what, standing: Standing::NEW }).send();
     }
 
-    /// A user was entered; tells of it what is to be told.
-    pub(super) fn note_user(&mut self, hub: &Inner, change: &UserChange, turn: Turn) {
+    /// A user was entered; tells of it what is to be told. Whether it is to be looked at again, once other nodes
+    /// have entered theirs too.
+    pub(super) fn note_user(&mut self, hub: &Inner, change: &UserChange, turn: Turn) -> bool {
         let UserChange { user, name, connections, .. } = change;
         let (is_here, had) = match *connections {
             Some(connections) => {
@@ -115,26 +118,26 @@ impl Entered {
             None => (false, self.users.remove(user)),
         };
         let before = had.map_or(Standing::NEW, |entry| entry.standing);
-        // Of whom was lost quietly all others think what they thought before.
-        let is_turn = match before {
-            Standing::Lost { is_quiet: true } => !is_here,
-            _ => turn.is_turn,
-        };
-        if is_turn {
+        let was_lost_quietly = before == Standing::Lost { is_quiet: true };
+        if was_lost_quietly {
+            // Others think of it what they thought before.
+        } else if turn.is_turn {
             hub.tell_turn(change, turn.present);
         } else if is_here && before == Standing::NEW {
             hub.tell_alone(change, turn.present);
         }
+        was_lost_quietly
     }
 
-    /// A connection was entered.
-    pub(super) fn note_client(&mut self, change: ClientChange) {
-        if change.is_here {
+    /// A connection was entered; whether it is to be looked at again, as a user.
+    pub(super) fn note_client(&mut self, change: ClientChange) -> bool {
+        let had = if change.is_here {
             let entry = Tracked { what: change.info, standing: Standing::Entered };
-            self.clients.insert(change.client, entry);
+            self.clients.insert(change.client, entry)
         } else {
-            self.clients.remove(&change.client);
-        }
+            self.clients.remove(&change.client)
+        };
+        had.is_some_and(|had| had.lost_quietly().is_some())
     }
 
     /// If a lease was lost since, all that stood under it is to be entered again.
@@ -161,6 +164,12 @@ impl Standing {
 impl<T> Tracked<T> {
     fn is_entered(&self) -> bool {
         self.standing == Standing::Entered
+    }
+
+    /// What went with all that the broker had. It is entered as it was, though it be gone by now: only when all
+    /// nodes have entered theirs is it known whether anyone left.
+    fn lost_quietly(&self) -> Option<&T> {
+        (self.standing == Standing::Lost { is_quiet: true }).then_some(&self.what)
     }
 
     fn send(&mut self) {

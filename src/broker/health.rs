@@ -96,6 +96,8 @@ impl Health {
         self.trusted.send_replace(false);
         let mut state = self.state();
         (state.refusal, state.is_proven) = (None, false);
+        // What would be told now would not come back.
+        state.pulsed.get_or_insert_with(Instant::now);
         drop(state);
         self.doubt_for(reason);
     }
@@ -236,6 +238,9 @@ mod tests {
         assert!(health.lag() >= Duration::from_millis(5));
         health.heard_after(Duration::from_millis(1));
         assert_eq!(health.lag(), Duration::from_millis(1));
+        health.lose("it is gone".to_owned());
+        std::thread::sleep(Duration::from_millis(5));
+        assert!(health.lag() >= Duration::from_millis(5));
     }
 
     #[tokio::test]

@@ -29,7 +29,7 @@ pub(crate) struct Presence {
     present: AtomicUsize,
     lease: Mutex<Lease>,
     is_retired: AtomicBool,
-    /// Told when a lease is held that was not before.
+    /// Told when it is sure that the lease is held.
     pub(super) held: Notify,
     uid: Arc<str>,
 }
@@ -47,7 +47,9 @@ pub(super) struct Lease {
     /// left.
     pub(super) is_quiet: bool,
     /// Whether it was renewed under that name.
-    pub(super) is_held: bool,
+    is_held: bool,
+    /// Whether it was in this session: before, it may be lost.
+    pub(super) is_sure: bool,
     epoch: String,
     nodes: Vec<Node>,
     ended: Vec<String>,
@@ -124,6 +126,7 @@ impl Presence {
             losses: 0,
             is_quiet: false,
             is_held: false,
+            is_sure: false,
             epoch: String::new(),
             nodes: Vec::new(),
             ended: Vec::new(),
@@ -194,6 +197,11 @@ impl Presence {
         lock(&self.lease)
     }
 
+    /// The session is lost.
+    pub(super) fn lose(&self) {
+        self.lease().is_sure = false;
+    }
+
     /// Takes note of what a renewal came to.
     pub(super) fn renewed(&self, renewal: Renewal) {
         let Renewal { is_renewed, epoch, nodes, ended, present } = renewal;
@@ -211,10 +219,10 @@ impl Presence {
                 has_lost_all,
                 "the broker let go of what this node had entered; entering it anew"
             );
-        } else if !lease.is_held {
+        } else if !lease.is_sure {
             self.held.notify_one();
         }
-        lease.is_held = is_renewed;
+        (lease.is_held, lease.is_sure) = (is_renewed, is_renewed);
         (lease.epoch, lease.nodes) = (epoch, nodes);
         ended.iter().for_each(|lease| self.to_reap.add(lease.as_str().into()));
         lease.ended = ended;

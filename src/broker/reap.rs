@@ -23,7 +23,7 @@ pub(super) async fn run(
         let leases = broker.presence.to_reap.take(1).await;
         let mut left = Vec::new();
         for lease in leases.items() {
-            let is_clear = match clear(hub, session, lease).await {
+            let is_clear = match clear(hub, broker, session, lease).await {
                 Ok(is_clear) => is_clear,
                 Err(Fault::Failed(failure)) => return Err(failure),
                 Err(Fault::Refused(refusal)) => {
@@ -45,11 +45,24 @@ pub(super) async fn run(
 }
 
 /// Clears away what stands under a lease; false if another node does, or something was refused.
-async fn clear(hub: &Inner, session: &Session, lease: &str) -> Result<bool, Fault> {
+async fn clear(
+    hub: &Inner,
+    broker: &Broker,
+    session: &Session,
+    lease: &str,
+) -> Result<bool, Fault> {
+    let uid = lease.rsplit_once('.').map_or(lease, |(uid, _)| uid);
+    if uid == hub.uid {
+        // One that this node had before, and what stands under it is being entered under another.
+        tokio::time::sleep(RETURN).await;
+        session.retire(lease, false).await?;
+    }
+    // Of a node that is alive nobody leaves by that.
+    let is_alive = uid == hub.uid || broker.presence.nodes().iter().any(|node| node.uid() == uid);
     if !session.claim(lease, hub.config.broker.lease).await? {
         return Ok(false);
     }
-    tracing::info!(lease, "a node is gone; clearing away what it had entered");
+    tracing::info!(lease, "clearing away what stands under a lease that has ended");
     let (users, clients) = (session.users_of(lease).await?, session.clients_of(lease).await?);
     let mut is_clear = true;
     for users in users.chunks(BATCH) {
@@ -64,7 +77,8 @@ async fn clear(hub: &Inner, session: &Session, lease: &str) -> Result<bool, Faul
     }
     let clients = clients.into_iter().map(|(client, info)| {
         let (channel, _) = &client;
-        let join_leave = hub.config.namespace(channel).map_or(JoinLeave::Off, |it| it.join_leave);
+        let namespace = hub.config.namespace(channel).filter(|_| !is_alive);
+        let join_leave = namespace.map_or(JoinLeave::Off, |namespace| namespace.join_leave);
         let (lease, topic) = (lease.into(), topic_of(hub, channel));
         ClientChange { lease, topic, client, info, is_here: false, connections: 0, join_leave }
     });
@@ -82,7 +96,7 @@ const BATCH: usize = 256;
 
 /// Time that other nodes have to come back to a broker that was away: more than the longest pause between
 /// their tries.
-const RETURN: Duration = Duration::from_secs(4);
+pub(super) const RETURN: Duration = Duration::from_secs(4);
 
 /// Time until a lease is looked at again that another node clears away.
 const RETRY: Duration = Duration::from_secs(5);

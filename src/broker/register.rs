@@ -10,6 +10,7 @@ use super::Broker;
 use super::engine::{Failure, Session};
 use super::entered::Entered;
 use super::presence::{Client, Presence};
+use super::reap::RETURN;
 use crate::agenda::Taken;
 use crate::hub::Inner;
 use crate::user::UserId;
@@ -23,21 +24,23 @@ pub(super) async fn run(
 ) -> Result<Infallible, Failure> {
     broker.health.trusted().await;
     let presence = &broker.presence;
-    let mut register = Register { hub, presence, session, entered, refused: Refused::by(presence) };
+    let (refused, returned) = (Aside::new(presence, RETRY), Aside::new(presence, RETURN));
+    let mut register = Register { hub, presence, session, entered, refused, returned };
     loop {
         let lease = presence.lease().clone();
-        if !lease.is_held {
+        if !lease.is_sure {
             // What stands under no lease would never be cleared away.
             presence.held.notified().await;
             continue;
         }
         register.entered.begin_anew(presence, &lease);
-        let (retry_at, has_refused) = (register.refused.retry_at, !register.refused.is_empty());
+        let (refused, returned) = (register.refused.due(), register.returned.due());
         tokio::select! {
             users = presence.users.take(BATCH) => register.enter_users(users).await?,
             clients = presence.clients.take(BATCH) => register.enter_clients(clients).await?,
             () = presence.held.notified() => {}
-            () = tokio::time::sleep_until(retry_at), if has_refused => register.refused.retry(),
+            () = sleep_until(refused) => register.refused.retry(),
+            () = sleep_until(returned) => register.returned.retry(),
         }
     }
 }
@@ -47,7 +50,9 @@ struct Register<'a> {
     presence: &'a Presence,
     session: &'a Session,
     entered: &'a mut Entered,
-    refused: Refused<'a>,
+    refused: Aside<'a>,
+    /// What was entered again after all was lost, and may have gone meanwhile.
+    returned: Aside<'a>,
 }
 
 impl Register<'_> {
@@ -62,11 +67,13 @@ impl Register<'_> {
             match turn {
                 Ok(turn) => {
                     self.presence.set_present(turn.present);
-                    self.entered.note_user(self.hub, &change, turn);
+                    if self.entered.note_user(self.hub, &change, turn) {
+                        self.returned.put(|aside| aside.users.push(change.user));
+                    }
                 }
                 Err(refusal) => {
                     tracing::debug!(%refusal, "the broker does not take who is here");
-                    self.refused.put_aside(|refused| refused.users.push(change.user));
+                    self.refused.put(|aside| aside.users.push(change.user));
                 }
             }
         }
@@ -84,10 +91,15 @@ impl Register<'_> {
         let done = self.session.enter_clients(&changes).await?;
         for (change, done) in changes.into_iter().zip(done) {
             match done {
-                Ok(()) => self.entered.note_client(change),
+                Ok(()) => {
+                    let client = change.client.clone();
+                    if self.entered.note_client(change) {
+                        self.returned.put(|aside| aside.clients.push(client));
+                    }
+                }
                 Err(refusal) => {
                     tracing::debug!(%refusal, "the broker does not take who is on a channel");
-                    self.refused.put_aside(|refused| refused.clients.push(change.client));
+                    self.refused.put(|aside| aside.clients.push(change.client));
                 }
             }
         }
@@ -96,26 +108,28 @@ impl Register<'_> {
     }
 }
 
-/// What the broker refused, and would again if it were tried at once. Dropped, it is on the agenda again.
-struct Refused<'a> {
+/// What is to be looked at again after a time. Dropped, it is on the agenda at once.
+struct Aside<'a> {
     presence: &'a Presence,
     users: Vec<UserId>,
     clients: Vec<Client>,
-    retry_at: Instant,
+    delay: Duration,
+    due: Instant,
 }
 
-impl<'a> Refused<'a> {
-    fn by(presence: &'a Presence) -> Self {
-        Self { presence, users: Vec::new(), clients: Vec::new(), retry_at: Instant::now() }
+impl<'a> Aside<'a> {
+    fn new(presence: &'a Presence, delay: Duration) -> Self {
+        Self { presence, users: Vec::new(), clients: Vec::new(), delay, due: Instant::now() }
     }
 
-    fn is_empty(&self) -> bool {
-        self.users.is_empty() && self.clients.is_empty()
+    /// When the first of it is due, if there is any.
+    fn due(&self) -> Option<Instant> {
+        (!self.users.is_empty() || !self.clients.is_empty()).then_some(self.due)
     }
 
-    fn put_aside(&mut self, put: impl FnOnce(&mut Self)) {
-        if self.is_empty() {
-            self.retry_at = Instant::now() + RETRY;
+    fn put(&mut self, put: impl FnOnce(&mut Self)) {
+        if self.due().is_none() {
+            self.due = Instant::now() + self.delay;
         }
         put(self);
     }
@@ -126,14 +140,21 @@ impl<'a> Refused<'a> {
     }
 }
 
-impl Drop for Refused<'_> {
+impl Drop for Aside<'_> {
     fn drop(&mut self) {
         self.retry();
+    }
+}
+
+async fn sleep_until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
     }
 }
 
 /// Changes that are entered at once.
 const BATCH: usize = 256;
 
-/// Time until what was refused is tried again.
+/// Time until what was refused is tried again: at once it would be refused again.
 const RETRY: Duration = Duration::from_secs(1);

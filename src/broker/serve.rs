@@ -112,6 +112,7 @@ async fn receive(
 fn lose(hub: &Inner, broker: &Broker, failure: &Failure) {
     BrokerStats::count(&broker.stats.lost);
     broker.health.lose(failure.to_string());
+    broker.presence.lose();
     for names in hub.channels.names() {
         for name in names {
             hub.channels.with(&name, |_, state| {

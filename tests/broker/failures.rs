@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::client::namespace;
 use crate::node::{Broker, node, node_with, on_both, subscriber};
 use crate::proxy::Proxy;
+use crate::records::Records;
 use crate::steps::{hear_up_to, publish_until_accepted, within_five_seconds};
 use crate::support::*;
 
@@ -19,6 +20,8 @@ on_both! {
     a_paused_broker_is_told_and_nothing_accepted_is_lost,
     a_broker_that_comes_back_empty_is_another_stream_and_subscribers_are_told,
     who_is_here_does_not_leave_for_a_broker_that_was_away_longer_than_leases_last,
+    what_was_published_and_never_heard_is_found_in_the_stream,
+    offsets_that_are_given_twice_make_another_stream,
 }
 
 fn a_broker_that_is_killed_is_told_and_all_goes_on_once_it_is_back(broker: &mut impl Broker) {
@@ -153,4 +156,33 @@ fn who_is_here_does_not_leave_for_a_broker_that_was_away_longer_than_leases_last
     assert_eq!(listener.push()["message"]["data"], "still here");
     here.publish("room:a", &json!("still here"));
     listener.must_hear("room:a", &json!("still here"));
+}
+
+fn what_was_published_and_never_heard_is_found_in_the_stream(broker: &mut impl Records) {
+    let node = node(&broker.url());
+    let mut client = node.client(1);
+    let epoch = client.subscribe("news:a")["epoch"].as_str().unwrap().to_owned();
+    node.publish("news:a", &json!(1));
+    client.must_hear("news:a", &json!(1));
+    broker.append_unheard(&epoch);
+    // Two looks, of which the second finds that it still lacks, are further apart than a peer waits.
+    std::thread::sleep(Duration::from_secs(25));
+    client.must_hear("news:a", &json!(2));
+}
+
+fn offsets_that_are_given_twice_make_another_stream(broker: &mut impl Records) {
+    let proxy = Proxy::to(broker.port());
+    let node = node(&broker.url_by(&proxy));
+    let mut client = node.client(1);
+    let epoch = client.subscribe("news:a")["epoch"].clone();
+    node.publish("news:a", &json!("lost"));
+    client.must_hear("news:a", &json!("lost"));
+    // As a server has it that lacked the last publication, and has been given another one.
+    proxy.hold();
+    broker.replace_all(epoch.as_str().unwrap());
+    proxy.cut();
+    proxy.release();
+    assert_eq!(client.push()["unsubscribe"]["code"], 2500);
+    let entered = client.recover("news:a", 1, &epoch);
+    assert!(entered["recovered"].is_null() && entered["epoch"] != epoch, "{entered}");
 }

@@ -18,7 +18,7 @@ mod daemon;
 mod directory;
 // A broker that fails, of either kind.
 mod failures;
-// Who is here, as a broker keeps it.
+// What a broker keeps.
 mod records;
 // A client of both brokers, without a library.
 mod lines;

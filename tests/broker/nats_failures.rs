@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use fanfare::config::BrokerKind;
 use fanfare::{Config, Hub};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::daemon::free_port;
 use crate::lines::Lines;
@@ -105,51 +105,6 @@ fn a_server_without_room_refuses_and_what_is_there_stays() {
 }
 
 #[test]
-fn offsets_that_are_given_twice_make_another_stream() {
-    let nats = Nats::start();
-    let proxy = Proxy::to(nats.port());
-    let node = node(&nats.url_by(&proxy));
-    let mut client = node.client(1);
-    let epoch = client.subscribe("news:a")["epoch"].clone();
-    node.publish("news:a", &json!("lost"));
-    client.must_hear("news:a", &json!("lost"));
-    // As a server has it that lacked the last publication, and has been given another one.
-    proxy.hold();
-    let all = r#"{"filter":"fanfare.v1.h.channel.news=3Aa"}"#;
-    assert!(nats.ask("STREAM.PURGE.fanfare-v1-history", all).contains(r#""success":true"#));
-    let other = format!(r#"1:{}:p0:"other""#, epoch.as_str().unwrap());
-    nats.publish("fanfare.v1.h.channel.news=3Aa", &other);
-    proxy.cut();
-    proxy.release();
-    assert_eq!(client.push()["unsubscribe"]["code"], 2500);
-    let entered = client.recover("news:a", 1, &epoch);
-    assert!(entered["recovered"].is_null() && entered["epoch"] != epoch, "{entered}");
-}
-
-#[test]
-fn what_was_published_and_never_heard_is_found_in_the_stream() {
-    let nats = Nats::start();
-    let node = node(&nats.url());
-    let mut client = node.client(1);
-    let epoch = client.subscribe("news:a")["epoch"].as_str().unwrap().to_owned();
-    node.publish("news:a", &json!(1));
-    client.must_hear("news:a", &json!(1));
-    // The same stream, but for that what is stored is not sent on.
-    let info = nats.ask("STREAM.INFO.fanfare-v1-history", "");
-    let mut config = serde_json::from_str::<Value>(&info).unwrap()["config"].take();
-    config.as_object_mut().unwrap().remove("republish");
-    nats.ask("STREAM.DELETE.fanfare-v1-history", "");
-    nats.ask("STREAM.CREATE.fanfare-v1-history", &config.to_string());
-    for i in 1..=2 {
-        let stored = format!("{i}:{epoch}:p0:{i}");
-        nats.publish("fanfare.v1.h.channel.news=3Aa", &stored);
-    }
-    // Two looks, of which the second finds that it still lacks, are further apart than a peer waits.
-    std::thread::sleep(Duration::from_secs(25));
-    client.must_hear("news:a", &json!(2));
-}
-
-#[test]
 fn a_stream_that_lost_its_end_is_another_one() {
     let mut nats = Nats::start();
     let node = node(&nats.url());
@@ -206,7 +161,7 @@ fn a_node_that_does_not_come_in_says_why_at_once() {
         (nobody.clone(), "Connection refused (os error 111); is the server running there?"),
         (nats.url(), "Authorization Violation; check broker.nats.user and broker.nats.password"),
         (bare.url(), "has no JetStream; start it with -js"),
-        (narrow.url(), "has a max_payload of 16384; set it to 131072 or more, or lower limits.me"),
+        (narrow.url(), "has a max_payload of 16384; set that to 131072 or more in the config"),
         (format!("tls://{}", bare.address()), "; does the server there speak TLS?"),
         (nats.url_by(&silent), "nothing answers there in time; is it a server of NATS?"),
         (redis.url().replace("redis", "nats"), "nothing answers there in time"),

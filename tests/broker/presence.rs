@@ -19,9 +19,11 @@ on_both! {
     whoever_was_on_a_node_that_is_gone_leaves_within_its_lease,
     a_node_that_lost_its_lease_enters_its_own_anew,
     after_the_broker_lost_all_nobody_joins_again_but_who_is_new,
+    who_left_as_the_broker_lost_all_leaves_if_no_other_node_has_it,
     a_node_that_ends_in_order_takes_its_users_along_at_once,
     info_tells_of_all_nodes,
     an_application_is_told_of_a_user_once_for_all_nodes,
+    a_node_that_does_not_say_which_channels_it_has_is_told,
 }
 
 /// Users are told of each other, and linger briefly.
@@ -87,6 +89,15 @@ fn an_application_is_told_of_a_user_once_for_all_nodes(broker: &impl Records) {
     assert_eq!(notice(), (json!("user_left"), json!("42")));
     broker.enter_ghost();
     assert_eq!(notice(), (json!("user_left"), json!("42")));
+}
+
+fn a_node_that_does_not_say_which_channels_it_has_is_told(broker: &impl Records) {
+    let node = node(&broker.url());
+    broker.enter_silent();
+    wait_until("it is missed", || {
+        let (_, answer) = node.api("channels", "{}");
+        answer.contains(r#""code":100,"message":"a node does not answer: silent; "#)
+    });
 }
 
 fn presence_of_a_channel_has_the_clients_of_all_nodes(broker: &impl Broker) {
@@ -161,6 +172,27 @@ fn after_the_broker_lost_all_nobody_joins_again_but_who_is_new(broker: &impl Rec
     let _tab = node.open(42);
     let text = watcher.read_text();
     assert!(text.contains(r#""user_joined","user_id":42"#), "{text}");
+}
+
+fn who_left_as_the_broker_lost_all_leaves_if_no_other_node_has_it(broker: &mut impl Records) {
+    let nodes = [(); 2].map(|()| node_with(&broker.url(), announce));
+    let mut watcher = nodes[1].open(1);
+    watcher.read_text();
+    let tabs = [nodes[0].open(42), nodes[0].open(43)];
+    let _stays = nodes[1].open(42);
+    for _ in 0..2 {
+        assert!(watcher.read_text().contains(r#""user_joined""#));
+    }
+    wait_until("all are entered", || broker.user(42).matches(".0").count() == 2);
+    broker.kill();
+    drop(tabs);
+    // Longer than they linger.
+    std::thread::sleep(Duration::from_secs(1));
+    broker.restart_empty();
+    let text = watcher.read_text();
+    assert!(text.contains(r#""user_left","user_id":43"#), "{text}");
+    nodes[0].hub.broadcast("still here").wait().unwrap();
+    assert_eq!(watcher.read_text(), "still here");
 }
 
 fn a_node_that_ends_in_order_takes_its_users_along_at_once(broker: &impl Broker) {

@@ -7,6 +7,7 @@ use fanfare::config::{BrokerKind, RedisMode, Secret};
 use fanfare::{Config, Hub};
 
 use crate::daemon::free_port;
+use crate::nats::Nats;
 use crate::redis::Redis;
 use crate::redis_tls::RedisTls;
 
@@ -53,6 +54,25 @@ fn a_password_that_is_wrong_or_missing_is_told() {
     config.broker.redis.url = redis.url();
     config.broker.redis.password = Some(Secret::new("right"));
     assert!(Hub::start(config).is_ok());
+}
+
+#[test]
+fn a_user_without_rights_to_the_prefix_is_told() {
+    let redis = Redis::start();
+    redis.cli(&["acl", "setuser", "default", "resetkeys", "resetchannels", "~app:*", "&app:*"]);
+    let text = fault(|config| config.broker.redis.url = redis.url());
+    assert!(text.ends_with("and ~<broker.prefix>:* &<broker.prefix>:*"), "{text}");
+    let mut config = Config::default();
+    (config.broker.kind, config.broker.redis.url) = (BrokerKind::Redis, redis.url());
+    config.broker.prefix = "app".to_owned();
+    assert!(Hub::start(config).is_ok());
+}
+
+#[test]
+fn what_is_no_server_of_redis_is_told() {
+    let nats = Nats::start();
+    let text = fault(|config| config.broker.redis.url = nats.url().replace("nats", "redis"));
+    assert!(text.ends_with("; is it a server of Redis?"), "{text}");
 }
 
 #[test]
