@@ -105,6 +105,16 @@ impl Queue {
         self.push(outgoing, reservation)
     }
 
+    /// The same, once there is room.
+    pub(super) async fn send_patiently(
+        &self,
+        hub: &Inner,
+        outgoing: Outgoing,
+    ) -> Result<Answer, PublishError> {
+        let reservation = self.room.wait(hub.ring_bytes(outgoing.body.len())).await;
+        self.push(outgoing, reservation)
+    }
+
     fn reserve(
         &self,
         hub: &Inner,

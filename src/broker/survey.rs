@@ -1,6 +1,6 @@
 //! What all nodes are asked together, as no node knows it alone: which channels have subscribers.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::mem;
 use std::sync::Arc;
 
@@ -35,7 +35,8 @@ pub(crate) struct Reply {
     pub(crate) number: u64,
     /// `None` if there are too many.
     pub(crate) occupied: Option<Occupied>,
-    pub(crate) is_last: bool,
+    /// How many parts the answer has.
+    pub(crate) parts: usize,
 }
 
 impl Broker {
@@ -48,26 +49,30 @@ impl Broker {
         let (sender, mut replies) = mpsc::unbounded_channel();
         let ticket = self.surveys.wait(sender);
         let nodes = self.presence.nodes();
-        let mut silent: HashSet<_> = nodes.iter().map(|node| node.uid().to_owned()).collect();
-        silent.insert(hub.uid.clone());
+        // With how many parts each has given.
+        let mut silent: HashMap<_, _> = nodes.iter().map(|it| (it.uid().to_owned(), 0)).collect();
+        silent.insert(hub.uid.clone(), 0);
         let pattern = pattern.map(str::to_owned);
         let question = Question { uid: hub.uid.clone(), number: ticket.number(), pattern };
         let body = envelope::question_body(&question);
-        receipt(self.queue.send(hub, alone(Topic::All, body), None), drop).await?;
+        let asked = receipt(self.queue.send(hub, alone(Topic::All, body), None), drop).await;
+        // Asked or not, it is not answered.
+        asked.map_err(|_| PublishError::Unavailable)?;
         let collect = async {
             let (mut all, mut bytes) = (Occupied::new(), 0);
             while !silent.is_empty() {
-                let Some(Reply { uid, occupied, is_last, .. }) = replies.recv().await else {
-                    break;
-                };
+                let Some(Reply { uid, occupied, parts, .. }) = replies.recv().await else { break };
+                let Some(given) = silent.get_mut(&uid) else { continue };
                 for (name, subscribers) in occupied.ok_or(OccupiedError::TooMany)? {
                     bytes += occupied::bytes_of(&name);
-                    *all.entry(name).or_default() += subscribers;
+                    let all: &mut usize = all.entry(name).or_default();
+                    *all = all.saturating_add(subscribers);
                 }
                 if bytes > occupied::MAX_BYTES {
                     return Err(OccupiedError::TooMany);
                 }
-                if is_last {
+                *given += 1;
+                if *given >= parts {
                     silent.remove(&uid);
                 }
             }
@@ -75,8 +80,8 @@ impl Broker {
         };
         let collected = tokio::time::timeout(self.timeout, collect).await;
         collected.unwrap_or_else(|_| {
-            tracing::debug!("not every node says which channels it has");
-            Err(PublishError::Unavailable.into())
+            let silent = Vec::from_iter(silent.into_keys()).join(", ");
+            Err(OccupiedError::Silent(silent))
         })
     }
 
@@ -93,13 +98,14 @@ impl Broker {
                 Ok(occupied) => parts(occupied),
                 Err(_) => vec![None],
             };
-            let last = parts.len() - 1;
-            for (i, occupied) in parts.into_iter().enumerate() {
-                let reply = Reply { uid: hub.uid.clone(), number, occupied, is_last: i == last };
+            let count = parts.len();
+            for occupied in parts {
+                let reply = Reply { uid: hub.uid.clone(), number, occupied, parts: count };
                 let outgoing =
                     alone(Topic::Node(uid.as_str().into()), envelope::reply_body(&reply));
-                // Who asked is told that not all nodes answered.
-                drop(broker.queue.send(&hub, outgoing, None));
+                let sent = broker.queue.send_patiently(&hub, outgoing);
+                // Who asked waits no longer, and says that this node does not answer.
+                let Ok(_) = tokio::time::timeout(broker.timeout, sent).await else { return };
             }
         });
     }

@@ -15,8 +15,14 @@ pub(crate) type Occupied = BTreeMap<String, usize>;
 pub(crate) enum OccupiedError {
     #[error("{0}")]
     Pattern(#[from] globset::Error),
+    #[error("the pattern has over {PATTERN_BYTES} bytes; use a shorter one")]
+    LongPattern,
     #[error("too many channels; narrow the pattern")]
     TooMany,
+    #[error(
+        "a node does not answer: {0}; one that died counts until its lease ends, see broker.lease"
+    )]
+    Silent(String),
     #[error(transparent)]
     Broker(#[from] PublishError),
 }
@@ -56,9 +62,15 @@ impl Inner {
 }
 
 /// What matches names as a pattern of the API says.
-pub(crate) fn matcher(pattern: &str) -> Result<GlobMatcher, globset::Error> {
-    GlobBuilder::new(pattern).build().map(|glob| glob.compile_matcher())
+pub(crate) fn matcher(pattern: &str) -> Result<GlobMatcher, OccupiedError> {
+    if pattern.len() > PATTERN_BYTES {
+        return Err(OccupiedError::LongPattern);
+    }
+    Ok(GlobBuilder::new(pattern).build()?.compile_matcher())
 }
+
+/// The longest pattern: what it is compiled to is a thousand times as large.
+const PATTERN_BYTES: usize = 256;
 
 /// What a channel takes in an answer.
 pub(crate) fn bytes_of(name: &str) -> usize {
@@ -73,3 +85,18 @@ pub(crate) const MAX_BYTES: usize = 16 << 20;
 
 /// Parts after which others have their turn.
 const TURN: usize = 32;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_is_short_and_whatever_it_is_compiled() {
+        for part in ["?", "*", "[!a]", "[!é]", "{a,b}", "{?,*}", "**/", "é"] {
+            let longest = part.repeat(PATTERN_BYTES / part.len());
+            assert!(!matches!(matcher(&longest), Err(OccupiedError::LongPattern)), "{part}");
+        }
+        let long = "?".repeat(PATTERN_BYTES + 1);
+        assert!(matches!(matcher(&long), Err(OccupiedError::LongPattern)));
+    }
+}

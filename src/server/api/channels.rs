@@ -86,8 +86,11 @@ pub(super) async fn channels(hub: &Inner, body: &[u8]) -> Result<String, Fault> 
     let Channels { pattern } = parse(body)?;
     let pattern = pattern.filter(|pattern| !pattern.is_empty());
     let occupied = hub.occupied(pattern.as_deref()).await.map_err(|error| match error {
-        OccupiedError::Pattern(error) => Fault::bad_request(format!("bad request: {error}")),
+        OccupiedError::Pattern(_) | OccupiedError::LongPattern => {
+            Fault::bad_request(format!("bad request: {error}"))
+        }
         OccupiedError::TooMany => Fault::command(Error::LIMIT_EXCEEDED, error.to_string()),
+        OccupiedError::Silent(_) => Fault::command(Error::INTERNAL, error.to_string()),
         OccupiedError::Broker(error) => error.into(),
     })?;
     let mut answer = String::from(r#"{"channels":{"#);
