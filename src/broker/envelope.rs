@@ -196,6 +196,9 @@ const REPLY: u8 = b'r';
 const PULSE: u8 = b'i';
 const SEVERAL: u8 = b's';
 
+/// More than nodes send together: each of several costs memory and a turn.
+const SEVERAL_BYTES: usize = 128 << 10;
+
 #[derive(Default, Deserialize, Serialize)]
 struct PublicationMeta {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -223,6 +226,9 @@ fn split(bytes: &Bytes, at: u8) -> Option<(Bytes, Bytes)> {
 }
 
 fn several(lengths: &[u8], mut payload: Bytes) -> Option<Vec<Bytes>> {
+    if lengths.len() + payload.len() > SEVERAL_BYTES {
+        return None;
+    }
     let lengths = std::str::from_utf8(lengths).ok()?.split(',');
     let bodies = lengths.map(|length| {
         let length = length.parse().ok().filter(|length| *length <= payload.len())?;
@@ -308,6 +314,8 @@ mod tests {
         assert_eq!(&together[..], b"s5:4,3,8p0:1p0:p0:[2,3]");
         let Some(Envelope::Several(read)) = parse("0::", &together) else { panic!() };
         assert_eq!(read, bodies);
+        let many = vec![bodies[1].clone(); SEVERAL_BYTES];
+        assert!(parse("0::", &several_body(many.iter())).is_none());
     }
 
     proptest! {

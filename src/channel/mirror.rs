@@ -12,8 +12,8 @@ use super::history::Position;
 pub(crate) struct Mirror {
     /// When its stream was last asked for what it has, if nothing lacks since.
     asked: Option<Instant>,
-    /// The furthest position that came while it was behind.
-    seen: Position,
+    /// The furthest position that came while it was behind, and when.
+    seen: Option<(Position, Instant)>,
     /// Whether it has a position in its stream from which it can go on.
     has_position: bool,
     waiting: Vec<oneshot::Sender<()>>,
@@ -36,13 +36,16 @@ impl Mirror {
 
     /// Something lacks, or may.
     pub(crate) fn fall_behind(&mut self) {
-        (self.asked, self.seen) = (None, Position::default());
+        (self.asked, self.seen) = (None, None);
     }
 
     /// Takes note of a publication that is not brought, as it is behind.
     pub(crate) fn pass_over(&mut self, position: Position) {
-        if position.epoch != self.seen.epoch || position.offset > self.seen.offset {
-            self.seen = position;
+        let is_further = |(seen, _): &(Position, _)| {
+            position.epoch != seen.epoch || position.offset > seen.offset
+        };
+        if self.seen.as_ref().is_none_or(is_further) {
+            self.seen = Some((position, Instant::now()));
         }
     }
 
@@ -53,8 +56,12 @@ impl Mirror {
 
     /// The stream, asked then, had no more than up to a position; false if it has gone on since.
     pub(crate) fn catch_up(&mut self, position: &Position, asked: Instant) -> bool {
-        // What came of another stream says nothing of this one.
-        if self.seen.epoch == position.epoch && self.seen.offset > position.offset {
+        // What came of another stream says nothing of this one, and what came before it was asked was in it
+        // then, or never.
+        let has_gone_on = |(seen, at): &(Position, Instant)| {
+            seen.epoch == position.epoch && seen.offset > position.offset && *at >= asked
+        };
+        if self.seen.as_ref().is_some_and(has_gone_on) {
             return false;
         }
         (self.asked, self.has_position) = (Some(asked), true);
@@ -89,6 +96,9 @@ mod tests {
         let (mut mirror, now) = (Mirror::default(), Instant::now());
         mirror.pass_over(at(7, "e"));
         assert!(!mirror.catch_up(&at(6, "e"), now) && !mirror.is_current());
+        let later = now + Duration::from_secs(1);
+        assert!(mirror.catch_up(&at(6, "e"), later), "what no read has is not waited for");
+        mirror.fall_behind();
         assert!(mirror.catch_up(&at(7, "e"), now) && mirror.is_of(now));
         assert!(!mirror.is_of(now + Duration::from_millis(1)) && mirror.is_current());
         mirror.fall_behind();
