@@ -19,7 +19,7 @@ pub enum PublishError {
     Unavailable,
     /// The broker did not answer in time. Whether it was published is not known: this alone of all
     /// errors does not say that nothing was or will be delivered.
-    #[error("the broker did not answer; whether it was published is not known")]
+    #[error("the broker did not answer; whether it was done is not known")]
     Uncertain,
     /// The payload is over `limits.message_bytes`, or over its namespace's `max_bytes`.
     #[error("the message has {size} bytes; at most {max} are allowed; send less")]

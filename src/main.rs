@@ -7,7 +7,7 @@ mod cli {
 }
 
 use std::error::Error;
-use std::io;
+use std::io::{self, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -17,8 +17,8 @@ use clap::{Parser, Subcommand};
 use cli::{dev, logging, signals};
 use fanfare::auth::SignError;
 use fanfare::config::{self, Config, Loaded, Server};
-use fanfare::server::Listeners;
-use fanfare::{Identity, ServeError, UserId, auth};
+use fanfare::server::{Listeners, serve_hub};
+use fanfare::{Hub, Identity, ServeError, UserId, auth};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -162,8 +162,7 @@ fn run(command: Command) -> Result<(), Failure> {
                 SignError::NoSecret => Failure::Setup(NO_SECRET.to_owned()),
                 error => Failure::Setup(error.to_string()),
             });
-            println!("{}", token?);
-            Ok(())
+            print(&format!("{}\n", token?))
         }
         Command::Check { config } => {
             let loaded = load(config.as_deref(), None, None)?;
@@ -172,15 +171,22 @@ fn run(command: Command) -> Result<(), Failure> {
             if loaded.config.auth.hmac_secret.is_none() {
                 eprintln!("warning: serve will not start: {NO_SECRET}");
             }
-            println!("configuration ok");
-            for setting in loaded.config.settings() {
+            let lines = loaded.config.settings().into_iter().map(|setting| {
                 let name = setting.name();
                 let origin = loaded.origins.get(&name);
                 let origin = origin.map_or_else(|| "default".to_owned(), ToString::to_string);
-                println!("{name} = {}  # {origin}", setting.get(&loaded.config));
-            }
-            Ok(())
+                format!("{name} = {}  # {origin}\n", setting.get(&loaded.config))
+            });
+            print(&format!("configuration ok\n{}", String::from_iter(lines)))
         }
+    }
+}
+
+/// Prints to whoever still reads it.
+fn print(text: &str) -> Result<(), Failure> {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::Run(error.into())),
+        _ => Ok(()),
     }
 }
 
@@ -205,7 +211,7 @@ fn load(
     Ok(config::load(file, variables, flags)?)
 }
 
-/// Serves until a signal ends it; `announce` is told what is served once that is bound, and where.
+/// Serves until a signal ends it; `announce` is told what is served once it is, and where.
 fn serve(loaded: Loaded, announce: impl FnOnce(&Config)) -> Result<(), Failure> {
     let Loaded { mut config, warnings, .. } = loaded;
     let _log = logging::start(&config.log.filter).map_err(Failure::Setup)?;
@@ -219,8 +225,9 @@ fn serve(loaded: Loaded, announce: impl FnOnce(&Config)) -> Result<(), Failure> 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let shutdown = signals::shutdown()?;
+        let hub = Hub::start(config.clone()).map_err(ServeError::from)?;
         announce(&config);
-        Ok(fanfare::serve(listeners, config, shutdown).await?)
+        Ok(serve_hub(listeners, &hub, shutdown).await?)
     })
 }
 

@@ -18,6 +18,7 @@ SECRET = os.environ["FANFARE_HOOK_SECRET"].encode()
 # These stand for a database.
 said: deque[dict] = deque(maxlen=100)
 present: set[str] = set()
+heard: dict[str, int] = {}
 seen: dict[str, int] = {}
 
 app = FastAPI()
@@ -70,21 +71,31 @@ def answer(call: dict) -> dict:
 
 
 def take(call: dict) -> None:
-    if call["node"] not in seen:
+    node = call["node"]
+    if node not in seen and not SEVERAL_NODES:
         # The only node has started again, and everybody connects anew.
         seen.clear()
+        heard.clear()
         present.clear()
     for notice in call["notices"]:
         # What comes again has been taken already.
-        if notice["number"] <= seen.get(call["node"], 0):
+        if notice["number"] <= seen.get(node, 0):
             continue
-        seen[call["node"]] = notice["number"]
+        seen[node] = notice["number"]
+        # What another node said later may have come before.
+        if notice["at"] < heard.get(notice.get("user"), 0):
+            continue
         match notice["notice"]:
             case "user_joined":
                 present.add(notice["user"])
+                heard[notice["user"]] = notice["at"]
             case "user_left":
                 present.discard(notice["user"])
+                heard[notice["user"]] = notice["at"]
 
+
+# Whether nodes share a broker: then who was on one that ends is told as gone by another.
+SEVERAL_NODES = os.environ.get("SEVERAL_NODES") == "1"
 
 # Seconds that a request may be old.
 AGE_MAX = 60

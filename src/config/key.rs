@@ -242,12 +242,13 @@ pub(super) const PREFIX: Form =
     Form { allowed: "1 to 64 letters, digits, `-`, `_` and `.`", is_allowed: broker::is_prefix };
 
 pub(super) const REDIS_URL: Form = Form {
-    allowed: "URLs such as redis://127.0.0.1:6379 or rediss://user@example.com:6380/0, without a password",
+    allowed: "URLs such as redis://127.0.0.1:6379 or rediss://user@example.com:6380/0, without a password, which is for broker.redis.password",
     is_allowed: broker::is_redis_url,
 };
 
 pub(super) const NATS_URL: Form = Form {
-    allowed: "URLs such as nats://127.0.0.1:4222 or tls://a.example.com:4222,tls://b.example.com:4222",
+    allowed: "URLs such as nats://127.0.0.1:4222 or tls://a.example.com:4222,tls://b.example.com:4222, without a user or \
+              password, which are for broker.nats.user and broker.nats.password",
     is_allowed: broker::is_nats_url,
 };
 

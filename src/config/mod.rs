@@ -343,7 +343,7 @@ impl Default for Drain {
 
 impl Default for Log {
     fn default() -> Self {
-        Self { filter: "info".to_owned() }
+        Self { filter: "info,async_nats=off".to_owned() }
     }
 }
 

@@ -65,12 +65,14 @@ impl Setting {
 
     /// The setting whose name is nearest to one that is none.
     pub(super) fn nearest(namespace: Option<&str>, name: &str) -> Option<Self> {
-        let last = |name: &str| name.rsplit('.').next().map(str::to_owned);
         let distance = |key: &str| strsim::damerau_levenshtein(key, name);
         let key = match namespace {
             // One that lacks its section, or has another, is nearer than one that merely looks alike.
             None => {
-                KEYS.iter().min_by_key(|key| (last(key.name) != last(name), distance(key.name)))
+                let lacks = |key: &str| {
+                    name.split('.').filter(|part| !key.split('.').any(|it| it == *part)).count()
+                };
+                KEYS.iter().min_by_key(|key| (lacks(key.name), distance(key.name)))
             }
             Some(_) => namespace_keys().min_by_key(|key| in_channel(key).map(distance)),
         };

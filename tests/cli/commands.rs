@@ -28,6 +28,15 @@ fn wrong_usage_ends_with_2() {
 }
 
 #[test]
+fn who_reads_no_further_is_no_fault() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let ended = fanfare(&["check"]).stdout(writer).output().unwrap();
+    let stderr = String::from_utf8(ended.stderr).unwrap();
+    assert!(ended.status.success() && !stderr.contains("panicked"), "{stderr}");
+}
+
+#[test]
 fn an_unknown_key_in_the_file_is_refused_by_name() {
     let file = File::new("unknown-key", "[limits]\nmesage_bytes = 1\n");
     let (code, _, stderr) = outcome(&mut fanfare(&["check", "--config", file.path()]));

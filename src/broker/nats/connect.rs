@@ -46,8 +46,8 @@ pub(crate) enum ConnectError {
     #[error("broker.nats.url: {address} is version {version}; use 2.9 or later")]
     Version { address: String, version: String },
     #[error(
-        "broker.nats.url: {address} has a max_payload of {max}; set it to {least} or more, or lower \
-         limits.message_bytes"
+        "broker.nats.url: {address} has a max_payload of {max}; set that to {least} or more in the \
+         configuration of nats-server, or lower limits.message_bytes if it is above 64 KiB"
     )]
     Payload { address: String, max: usize, least: usize },
     #[error("broker.nats.url: {address} has no JetStream; start it with -js")]

@@ -71,7 +71,9 @@ impl Connector {
         let names = self.names.clone();
         let tags = servers.tags(|tag| names.topic(&Topic::Pulse(tag)));
         let pulses = tags.into_iter().map(Topic::Pulse).collect();
-        Ok((Session { servers, names, scripts, pulses }, feed))
+        let session = Session { servers, names, scripts, pulses };
+        session.check_rights(&self.settings.url).await?;
+        Ok((session, feed))
     }
 
     /// The first of the named servers that answers.

@@ -29,12 +29,22 @@ impl ConnectError {
             "; check the user in the URL, and broker.redis.password"
         } else if error.is_timeout() {
             "; nothing answers there within 3 s: is it a server of Redis, and TLS where it is rediss?"
+        } else if error.kind() == ErrorKind::Parse {
+            "; is it a server of Redis?"
+        } else if is_about_rights(&text) {
+            RIGHTS
         } else if text.contains("cluster support disabled") {
             "; set broker.redis.mode to single"
         } else {
             ""
         };
         Self::Refused { address: address.to_owned(), error: text, advice }
+    }
+
+    /// What servers say once they have let this node in.
+    pub(super) fn said(url: &str, text: &str) -> Self {
+        let advice = if is_about_rights(text) { RIGHTS } else { "" };
+        Self::Refused { address: url.to_owned(), error: text.replace('\n', " "), advice }
     }
 }
 
@@ -67,5 +77,12 @@ pub(super) fn told(error: &RedisError) -> String {
 }
 
 fn is_about_login(text: &str) -> bool {
-    ["NOAUTH", "WRONGPASS", "NOPERM", "AUTH"].iter().any(|code| text.contains(code))
+    ["NOAUTH", "WRONGPASS", "AUTH"].iter().any(|code| text.contains(code))
 }
+
+fn is_about_rights(text: &str) -> bool {
+    ["NOPERM", "NoPerm"].iter().any(|code| text.contains(code))
+}
+
+const RIGHTS: &str =
+    "; the user needs the commands of docs/brokers.md, and ~<broker.prefix>:* &<broker.prefix>:*";

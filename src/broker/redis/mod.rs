@@ -49,6 +49,19 @@ impl Session {
         &self.pulses
     }
 
+    /// Fails if the user may not use what is of the prefix: else that would be told with every publish.
+    async fn check_rights(&self, url: &str) -> Result<(), ConnectError> {
+        let leases = self.names.leases();
+        let mut commands = vec![Routed::new(&leases, "EXISTS").arg(&leases)];
+        commands.extend(self.pulses.iter().map(|topic| self.say(topic, b"")));
+        let answers = self.servers.all(commands).await;
+        let refusal = match answers {
+            Ok(answers) => answers.into_iter().find_map(Result::err).map(|it| it.to_string()),
+            Err(failure) => Some(failure.to_string()),
+        };
+        refusal.map_or(Ok(()), |refusal| Err(ConnectError::said(url, &refusal)))
+    }
+
     /// Tells itself something, by every server.
     pub(super) async fn pulse(&self, number: u64) -> Result<(), Failure> {
         let body = envelope::placeless(&envelope::pulse_body(number));
