@@ -147,11 +147,6 @@ impl Session {
             if position.epoch != stream.position.epoch {
                 stream.entries.clear();
             }
-            if stream.entries.back().is_some_and(|last| last.offset + 1 < offset) {
-                return Err(JetStreamError::Refused(
-                    "a part of the stream did not come".to_owned(),
-                ));
-            }
             stream.position = position;
             if !body.is_empty() && (from.is_some() || age < *ttl) {
                 stream.entries.push_back(Remembered { offset, body, age });
