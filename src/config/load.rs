@@ -313,6 +313,7 @@ mod tests {
         let environment = variables(&[
             ("FANFARE_LIMIT_MEMORY", "1"),
             ("FANFARE_BIND", "1"),
+            ("FANFARE_REDIS_URL", "redis://h"),
             ("PATH", "/bin"),
             ("FANFARE_NAMESPACE_NEWS_HISTROY_SIZE", "1"),
         ]);
@@ -322,6 +323,7 @@ mod tests {
             [
                 "FANFARE_LIMIT_MEMORY sets nothing; the nearest key is limits.memory (FANFARE_LIMITS_MEMORY)",
                 "FANFARE_BIND sets nothing; the nearest key is server.bind (FANFARE_SERVER_BIND)",
+                "FANFARE_REDIS_URL sets nothing; the nearest key is broker.redis.url (FANFARE_BROKER_REDIS_URL)",
                 "FANFARE_NAMESPACE_NEWS_HISTROY_SIZE sets nothing; the nearest key is \
                  namespace.news.history_size (FANFARE_NAMESPACE_NEWS_HISTORY_SIZE)",
             ]

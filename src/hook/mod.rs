@@ -62,7 +62,8 @@ pub trait Hooks: Send + Sync + 'static {
         None
     }
 
-    /// Takes word of what happened on this node, in that order, one call at a time.
+    /// Takes word of what happened on this node, and with a broker of users on any, in that order, one call at a
+    /// time.
     ///
     /// After an error, or without an end within `hook.timeout`, the same notices come again after a
     /// pause that grows to ten seconds: at least once each, until `hook.queue` is full and the oldest
@@ -239,7 +240,7 @@ impl Failure {
     }
 }
 
-/// Word of something that happened on this node.
+/// Word of something that happened, told by this node.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Notice {
@@ -252,7 +253,7 @@ pub struct Notice {
     pub change: Change,
 }
 
-/// What happened on this node.
+/// What happened: to channels on this node, to users on all that share a broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Change {

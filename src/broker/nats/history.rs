@@ -48,8 +48,8 @@ impl Session {
             let mut known = self.heads.get(&subject);
             loop {
                 let Head { sequence, position: Position { offset, epoch } } = match known.take() {
-                    Some(place) => place,
-                    None => self.place(&subject).await?,
+                    Some(head) => head,
+                    None => self.head(&subject).await?,
                 };
                 let position = Position { offset: offset + 1, epoch };
                 let put = self.jetstream.put(
@@ -66,8 +66,8 @@ impl Session {
                 if stored.is_duplicate {
                     return self.position_at(stored.sequence).await;
                 }
-                let place = Head { sequence: stored.sequence, position: position.clone() };
-                self.heads.set(subject, place);
+                let head = Head { sequence: stored.sequence, position: position.clone() };
+                self.heads.set(subject, head);
                 return Ok(position);
             }
         })
@@ -82,7 +82,7 @@ impl Session {
         try_join_all(reads.map(async |read| self.settle(self.read_one(read).await))).await
     }
 
-    /// Where streams stand; their heads are kept for longer.
+    /// Where streams stand; those positions are kept for longer.
     pub(in crate::broker) async fn positions(
         &self,
         watched: &[Watched],
@@ -96,11 +96,11 @@ impl Session {
         let (subject, begun) = (self.names.history(channel), Instant::now());
         let forgotten = patiently(async {
             loop {
-                let place = self.place(&subject).await?;
-                if place.sequence == 0 {
+                let head = self.head(&subject).await?;
+                if head.sequence == 0 {
                     return Ok(());
                 }
-                let stored = self.store_position(&subject, place.sequence, &place.position).await;
+                let stored = self.store_position(&subject, head.sequence, &head.position).await;
                 if !error::should_retry(&stored, begun) {
                     return self.jetstream.forget(Store::History, &subject, Some(stored?)).await;
                 }
@@ -215,7 +215,7 @@ impl Session {
         Ok(stored.sequence)
     }
 
-    async fn place(&self, subject: &str) -> Result<Head, JetStreamError> {
+    async fn head(&self, subject: &str) -> Result<Head, JetStreamError> {
         head_of(self.jetstream.last(Store::History, subject).await?.as_ref())
     }
 
@@ -234,12 +234,12 @@ impl Heads {
         self.lock().remove(subject)
     }
 
-    fn set(&self, subject: String, place: Head) {
+    fn set(&self, subject: String, head: Head) {
         let mut heads = self.lock();
         if heads.len() >= HEADS {
             heads.clear();
         }
-        heads.insert(subject, place);
+        heads.insert(subject, head);
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Head>> {
