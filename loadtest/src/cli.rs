@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use self::cluster::{Broker, Cluster};
 use crate::channels::CHANNELS_MAX;
+use crate::crowd;
 use crate::mark::Mark;
 use crate::schedule::Rate;
 
@@ -248,7 +249,7 @@ pub(crate) struct Audit {
     pub(crate) stall: Duration,
     /// Publications of a channel that must be recovered: the server's channel.history_size, at most
     /// the 300 that it gives at once.
-    #[arg(long, default_value_t = 300, requires = "channels")]
+    #[arg(long, default_value_t = crowd::WINDOW, requires = "channels")]
     pub(crate) window: u64,
 }
 

@@ -22,7 +22,7 @@ use crate::author::{Author, Over};
 use crate::channels::Channels;
 use crate::cli::Cluster;
 use crate::clock::Clock;
-use crate::crowd::{Crowd, Everybody};
+use crate::crowd::{self, Crowd, Everybody};
 use crate::failure::Failure;
 use crate::fate::Fate;
 use crate::insistent::{Insistence, Insistent};
@@ -58,7 +58,7 @@ async fn audit(options: &Cluster, channels: Channels, fleet: &mut Fleet) -> Resu
         channels,
         counts: Rc::default(),
         publishers: options.publishers,
-        window: WINDOW,
+        window: crowd::WINDOW,
         fate: Fate::new(options.life, options.stall),
     };
     let everybody = Everybody::subscribe(&crowd, options.nodes * options.subscribers).await?;
@@ -121,6 +121,3 @@ impl Outcome {
         rows
     }
 }
-
-/// Nothing may be given up: nobody misses more than a node recovers.
-const WINDOW: u64 = u64::MAX;

@@ -104,3 +104,6 @@ impl Everybody {
         }
     }
 }
+
+/// Publications that a node recovers at once at most: of who missed more, nothing else can be asked.
+pub(crate) const WINDOW: u64 = 300;
