@@ -68,10 +68,11 @@ pub fn run(command: &mut Command) -> String {
     stdout.trim_end().to_owned()
 }
 
-/// A program, also where only a superuser's shell looks for it.
+/// A program, that of this checkout's environment if it has one.
 pub fn program(name: &str) -> Command {
     let mut command = Command::new(name);
-    command.env("PATH", format!("{}:/usr/sbin", std::env::var("PATH").unwrap()));
+    let environment = concat!(env!("CARGO_MANIFEST_DIR"), "/.venv/bin");
+    command.env("PATH", format!("{environment}:{}", std::env::var("PATH").unwrap()));
     command
 }
 

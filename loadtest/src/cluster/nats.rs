@@ -7,9 +7,6 @@ use std::process::Command;
 /// A server with JetStream that has in its files whatever it answered, so that a kill loses nothing.
 pub(super) fn command(address: SocketAddr, directory: &Path) -> Command {
     let mut command = Command::new("nats-server");
-    // Debian has it where only a superuser's shell looks.
-    let path = std::env::var("PATH").unwrap_or_default();
-    command.env("PATH", format!("{path}:/usr/sbin"));
     command.args(["-a", "127.0.0.1", "-p", &address.port().to_string()]);
     // It writes before it answers; its sync, every two minutes, helps only against a loss of power.
     command.arg("-js").arg("-sd").arg(directory);

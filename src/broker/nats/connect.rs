@@ -43,7 +43,7 @@ pub(crate) enum ConnectError {
     Ca(String),
     #[error("broker.nats.url: {address}: {error}{advice}")]
     Refused { address: String, error: String, advice: &'static str },
-    #[error("broker.nats.url: {address} is version {version}; use 2.9 or later")]
+    #[error("broker.nats.url: {address} is version {version}; use 2.10 or later")]
     Version { address: String, version: String },
     #[error(
         "broker.nats.url: {address} has a max_payload of {max}; set that to {least} or more in the \
@@ -257,5 +257,25 @@ const SILENCE: &str = "nothing answers there in time; is it a server of NATS?";
 /// How long each of many servers is given at least.
 const PATIENCE_MIN: Duration = Duration::from_secs(1);
 
-/// The oldest version that has all that is used.
-const OLDEST: (u32, u32) = (2, 9);
+/// Servers before, killed while busy, delete publications that must be kept, and let two nodes take one
+/// position in a stream of several copies.
+const OLDEST: (u32, u32) = (2, 10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_that_lose_publications_are_refused_by_their_version() {
+        for version in ["2.10.0", "2.10.27", "2.15.1", "2.12.0-RC.1", "3.0.0"] {
+            assert!(check_version("a", version).is_ok(), "{version}");
+        }
+        for version in ["2.9.10", "1.4.1", "", "two"] {
+            let error = check_version("127.0.0.1:4222", version).unwrap_err().to_string();
+            let expected = format!(
+                "broker.nats.url: 127.0.0.1:4222 is version {version}; use 2.10 or later"
+            );
+            assert_eq!(error, expected);
+        }
+    }
+}

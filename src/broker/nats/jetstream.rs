@@ -91,9 +91,6 @@ impl JetStream {
             return made.map(drop).map_err(|error| error.to_string());
         };
         let before = stream.cached_info().config.clone();
-        if before.num_replicas > 1 && !self.client.is_server_compatible(2, 10, 0) {
-            return Err(COPIES.to_owned());
-        }
         if before.republish != wanted.republish {
             return Err(REPUBLISH.to_owned());
         }
@@ -357,9 +354,6 @@ fn more<T: Ord + Default>(one: T, other: T) -> T {
 fn since_1970(nanoseconds: i128) -> Duration {
     Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(0))
 }
-
-/// Servers before that let several nodes take the same position in it.
-const COPIES: &str = "it has several copies, which takes a server of 2.10 or later; give it one";
 
 const REPUBLISH: &str =
     "what it stores is not sent on as a node needs it; delete it or set another broker.prefix";
