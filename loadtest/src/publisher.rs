@@ -53,8 +53,9 @@ impl Publisher {
         let give_up = schedule.end().saturating_add(GRACE);
         loop {
             let now = self.clock.now();
-            let mut count = 0;
-            while batch.len() < BATCH_MAX
+            let (mut count, most) = (0, schedule.at_once());
+            while count < most
+                && batch.len() < BATCH_MAX
                 && now < give_up
                 && let Some(due) = schedule.take(now)
             {

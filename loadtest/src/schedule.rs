@@ -43,6 +43,11 @@ impl Schedule {
         self.end
     }
 
+    /// How many are to be written at once at most, also of what is late: a burst, if there are bursts.
+    pub(crate) fn at_once(&self) -> u64 {
+        if self.burst > 1 { self.burst.into() } else { u64::MAX }
+    }
+
     /// When the next publish is due; `None` once there is none.
     pub(crate) fn next(&self, now: u64) -> Option<u64> {
         let due = match self.rate {
