@@ -154,6 +154,9 @@ impl Room {
 
     /// Takes room for one payload, once there is some.
     pub(crate) async fn wait(self: &Arc<Self>, payload: usize) -> Reservation {
+        if let Some(reservation) = self.reserve(payload, None) {
+            return reservation;
+        }
         let mut freed = self.freed();
         loop {
             match self.reserve(payload, None) {

@@ -6,6 +6,7 @@
 //! `0::`. All nodes of a prefix must speak the same version of it, which its topics name.
 
 use std::collections::BTreeMap;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -62,37 +63,33 @@ impl Envelope {
     /// Reads one from a topic or a stream; `None` if it is none.
     pub(crate) fn parse(bytes: &Bytes) -> Option<Self> {
         let (offset, rest) = split(bytes, b':')?;
-        let (epoch, body) = split(&rest, b':')?;
-        let offset = std::str::from_utf8(&offset).ok()?.parse().ok()?;
-        let epoch = Arc::from(std::str::from_utf8(&epoch).ok()?);
-        Self::read(&body, Position { offset, epoch })
+        let (epoch, body) = split(rest, b':')?;
+        let epoch = Arc::from(std::str::from_utf8(epoch).ok()?);
+        Self::read(&bytes.slice_ref(body), Position { offset: number(offset)?, epoch })
     }
 
     /// Reads what a stream has at a position.
     pub(crate) fn read(body: &Bytes, position: Position) -> Option<Self> {
         let kind = *body.first()?;
-        let (length, rest) = split(&body.slice(1..), b':')?;
-        let length: usize = std::str::from_utf8(&length).ok()?.parse().ok()?;
-        if length > rest.len() {
-            return None;
-        }
-        let (meta, payload) = (rest.slice(..length), rest.slice(length..));
+        let (length, rest) = split(&body[1..], b':')?;
+        let (meta, payload) = rest.split_at_checked(number(length)?)?;
+        let payload = body.slice_ref(payload);
         Some(match kind {
-            PUBLICATION => Self::Publication(publication(&meta, payload, position)?),
-            TO_ALL => Self::Message(message(&meta, payload)?, Audience::Everyone, position),
-            TO_CHAT => Self::Message(message(&meta, payload)?, Audience::Chat, position),
+            PUBLICATION => Self::Publication(publication(meta, payload, position)?),
+            TO_ALL => Self::Message(message(meta, payload)?, Audience::Everyone, position),
+            TO_CHAT => Self::Message(message(meta, payload)?, Audience::Chat, position),
             TO_USER => {
-                let Address { user, binary } = serde_json::from_slice(&meta).ok()?;
+                let Address { user, binary } = serde_json::from_slice(meta).ok()?;
                 Self::Unicast(user, message_of(binary, payload)?)
             }
             CLEAR => Self::Clear,
-            JOIN => Self::Change(Change::Join, serde_json::from_slice(&meta).ok()?),
-            LEAVE => Self::Change(Change::Leave, serde_json::from_slice(&meta).ok()?),
-            ORDER => Self::Order(serde_json::from_slice(&meta).ok()?),
-            QUESTION => Self::Question(serde_json::from_slice(&meta).ok()?),
-            REPLY => Self::Reply(serde_json::from_slice(&meta).ok()?),
-            PULSE => Self::Pulse(serde_json::from_slice(&meta).ok()?),
-            SEVERAL => Self::Several(several(&meta, payload)?),
+            JOIN => Self::Change(Change::Join, serde_json::from_slice(meta).ok()?),
+            LEAVE => Self::Change(Change::Leave, serde_json::from_slice(meta).ok()?),
+            ORDER => Self::Order(serde_json::from_slice(meta).ok()?),
+            QUESTION => Self::Question(serde_json::from_slice(meta).ok()?),
+            REPLY => Self::Reply(serde_json::from_slice(meta).ok()?),
+            PULSE => Self::Pulse(serde_json::from_slice(meta).ok()?),
+            SEVERAL => Self::Several(several(meta, payload)?),
             _ => return None,
         })
     }
@@ -220,9 +217,13 @@ fn body(kind: u8, meta: &str, payload: &[u8]) -> Bytes {
 }
 
 /// What lies before and after the first such byte.
-fn split(bytes: &Bytes, at: u8) -> Option<(Bytes, Bytes)> {
+fn split(bytes: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
     let index = bytes.iter().position(|byte| *byte == at)?;
-    Some((bytes.slice(..index), bytes.slice(index + 1..)))
+    Some((&bytes[..index], &bytes[index + 1..]))
+}
+
+fn number<T: FromStr>(digits: &[u8]) -> Option<T> {
+    std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
 fn several(lengths: &[u8], mut payload: Bytes) -> Option<Vec<Bytes>> {
