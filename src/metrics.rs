@@ -70,7 +70,7 @@ impl HubStats {
             Load::Broadcast(..) => self.broadcasts.increment(),
             Load::Close(..) => self.disconnects.increment(),
             Load::Order(..) => self.orders.increment(),
-            Load::Post(_) => self.posts.increment(),
+            Load::Post(post) => self.posts.increase(post.publications().len() as u64),
             Load::Unicast(..) => self.unicasts.increment(),
             Load::Probe(_) => {}
         }
@@ -180,7 +180,12 @@ impl Count {
 
     /// Adds from any thread.
     fn increment(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        self.increase(1);
+    }
+
+    /// The same by so many.
+    fn increase(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
     }
 
     fn get(&self) -> u64 {

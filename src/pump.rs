@@ -31,7 +31,7 @@ pub(crate) async fn run(shard: Rc<Shard>, mut ring: Receiver) {
     let mut batch = Batch::default();
     while let Some(entry) = ring.recv().await {
         batch.take(entry);
-        while batch.bytes < BURST_BYTES && batch.entries.len() < BURST_ENTRIES {
+        while !batch.is_full() {
             let Some(entry) = ring.try_recv() else { break };
             batch.take(entry);
         }
@@ -44,22 +44,30 @@ pub(crate) async fn run(shard: Rc<Shard>, mut ring: Receiver) {
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
     pub(crate) entries: Vec<Arc<Entry>>,
+    /// At most, to one connection; what brings none counts as one.
+    frames: usize,
     bytes: usize,
 }
 
 impl Batch {
     pub(crate) fn take(&mut self, entry: Arc<Entry>) {
-        self.bytes += match &entry.load {
-            Load::Broadcast(message, ..) => message.len() + FRAME_HEADER_MAX,
-            Load::Post(post) => post.len() + FRAME_HEADER_MAX,
-            Load::Close(..) | Load::Order(..) | Load::Probe(_) | Load::Unicast(..) => 0,
+        let (frames, bytes) = match &entry.load {
+            Load::Broadcast(message, ..) => (1, message.len() + FRAME_HEADER_MAX),
+            Load::Post(post) => (post.count(), post.len() + post.count() * FRAME_HEADER_MAX),
+            Load::Close(..) | Load::Order(..) | Load::Probe(_) | Load::Unicast(..) => (1, 0),
         };
+        self.frames += frames;
+        self.bytes += bytes;
         self.entries.push(entry);
+    }
+
+    fn is_full(&self) -> bool {
+        self.bytes >= BURST_BYTES || self.frames >= BURST_FRAMES
     }
 
     pub(crate) fn clear(&mut self) {
         self.entries.clear();
-        self.bytes = 0;
+        (self.frames, self.bytes) = (0, 0);
     }
 }
 
@@ -109,13 +117,14 @@ impl Turn<'_> {
         if !self.connections.speak(encoding) {
             return None;
         }
-        self.join(broadcasts(batch, encoding), batch.bytes)
+        self.join(broadcasts(batch, encoding), batch.entries.len(), batch.bytes)
     }
 
-    /// Frames as one burst of about so many bytes.
+    /// So many frames at most as one burst of about so many bytes.
     fn join<'b>(
         &self,
         mut frames: impl Iterator<Item = &'b Bytes>,
+        most: usize,
         bytes: usize,
     ) -> Option<Rc<Burst>> {
         let first = frames.next()?;
@@ -123,7 +132,7 @@ impl Turn<'_> {
             return Some(Burst::lone(first.clone(), self.now, self.budget));
         };
         let mut joined = Vec::with_capacity(bytes);
-        let mut ends = Vec::with_capacity(frames.size_hint().1.unwrap_or(0) + 2);
+        let mut ends = Vec::with_capacity(most);
         for frame in [first, second].into_iter().chain(frames) {
             joined.extend_from_slice(frame);
             ends.push(joined.len() as u32);
@@ -279,8 +288,8 @@ type Bursts = [Option<Rc<Burst>>; Encoding::ALL.len()];
 /// Bytes after which a burst is closed: as much as one send usefully carries.
 const BURST_BYTES: usize = 64 << 10;
 
-/// Entries after which a turn ends, so that a flood of small ones does not hold up the writers.
-const BURST_ENTRIES: usize = 1024;
+/// Frames after which a turn ends, so that a flood of small ones does not hold up the writers.
+const BURST_FRAMES: usize = 1024;
 
 /// Bytes of a frame's header at most (RFC 6455 section 5.2), unmasked.
 const FRAME_HEADER_MAX: usize = 10;

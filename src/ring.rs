@@ -128,7 +128,10 @@ impl Room {
         payload: usize,
         share: Option<&Arc<Share>>,
     ) -> Option<Reservation> {
-        let cost = Cost::of(payload);
+        self.take(Cost::of(payload), share)
+    }
+
+    fn take(self: &Arc<Self>, cost: Cost, share: Option<&Arc<Share>>) -> Option<Reservation> {
         if let Some(share) = share
             && !cost.take(&share.0, self.max.quarter())
         {
@@ -154,12 +157,33 @@ impl Room {
 
     /// Takes room for one payload, once there is some.
     pub(crate) async fn wait(self: &Arc<Self>, payload: usize) -> Reservation {
-        if let Some(reservation) = self.reserve(payload, None) {
+        self.wait_for(Cost::of(payload)).await
+    }
+
+    /// Takes room for payloads that go together: for the first of these that fill no more than a quarter, or
+    /// for one, once there is some. Returns how many those are.
+    pub(crate) async fn wait_together(
+        self: &Arc<Self>,
+        payloads: impl Iterator<Item = usize>,
+    ) -> (usize, Reservation) {
+        let (mut count, mut cost) = (0, Cost { entries: 0, bytes: 0 });
+        for payload in payloads {
+            let more = cost.and(Cost::of(payload));
+            if count > 0 && !more.fits(self.max.quarter()) {
+                break;
+            }
+            (count, cost) = (count + 1, more);
+        }
+        (count, self.wait_for(cost).await)
+    }
+
+    async fn wait_for(self: &Arc<Self>, cost: Cost) -> Reservation {
+        if let Some(reservation) = self.take(cost, None) {
             return reservation;
         }
         let mut freed = self.freed();
         loop {
-            match self.reserve(payload, None) {
+            match self.take(cost, None) {
                 Some(reservation) => return reservation,
                 None => freed.wait().await,
             }
@@ -296,6 +320,14 @@ impl Cost {
         Self { entries: 1, bytes: (payload + ENTRY_BYTES) as u64 }
     }
 
+    fn and(self, other: Self) -> Self {
+        Self { entries: self.entries + other.entries, bytes: self.bytes + other.bytes }
+    }
+
+    fn fits(self, max: Self) -> bool {
+        self.entries <= max.entries && self.bytes <= max.bytes
+    }
+
     fn quarter(self) -> Self {
         Self { entries: self.entries / 4, bytes: self.bytes / 4 }
     }
@@ -307,9 +339,8 @@ impl Cost {
 
     fn take(self, taken: &AtomicU64, max: Self) -> bool {
         let step = |packed| {
-            let now = Self::unpack(packed);
-            let then = Self { entries: now.entries + self.entries, bytes: now.bytes + self.bytes };
-            (then.entries <= max.entries && then.bytes <= max.bytes).then(|| then.pack())
+            let then = Self::unpack(packed).and(self);
+            then.fits(max).then(|| then.pack())
         };
         taken.fetch_update(Ordering::SeqCst, Ordering::SeqCst, step).is_ok()
     }
@@ -360,6 +391,16 @@ mod tests {
         drop(slow.try_recv());
         assert!(broadcast(&ring));
         assert!(!broadcast(&ring));
+    }
+
+    #[tokio::test]
+    async fn what_goes_together_fills_a_quarter_at_most() {
+        let room = Room::new(16, 1 << 10);
+        let (count, _some) = room.wait_together([0; 9].into_iter()).await;
+        assert_eq!((count, room.taken()), (4, (4, 4 * ENTRY_BYTES as u64)));
+        for (payloads, expected) in [([90, 30, 1], 2), ([500, 1, 1], 1)] {
+            assert_eq!(room.wait_together(payloads.into_iter()).await.0, expected);
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What comes from the broker, on its way into the ring.
 
+use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use bytes::Bytes;
 use super::envelope::{Envelope, spoken};
 use super::{Broker, BrokerStats, Topic, catch_up};
 use crate::channel::history::Position;
-use crate::channel::post::{Announcement, Change, Content, Post};
+use crate::channel::post::{Announcement, Change, Content, Framed, Post};
 use crate::channel::publication::Publication;
 use crate::channel::{Channel, State};
 use crate::hub::Inner;
@@ -20,6 +21,9 @@ use crate::ring::{Audience, Load};
 pub(super) async fn deliver(hub: &Arc<Inner>, broker: &Broker, topic: &Topic, payload: &Bytes) {
     match Envelope::parse(payload) {
         Some(Envelope::Several(bodies)) => {
+            if let Some((name, publications)) = publications_of(topic, &bodies) {
+                return publish_all(hub, broker, name, publications).await;
+            }
             for body in bodies {
                 let envelope = Envelope::read(&body, Position::default());
                 deliver_one(hub, broker, topic, envelope).await;
@@ -74,6 +78,35 @@ async fn publish(hub: &Inner, broker: &Broker, name: &str, publication: Publicat
             catch_up::post(hub, channel, state, publication, Duration::ZERO, room);
         }
     });
+}
+
+/// All that came together, if it is of a channel and nothing else than publications.
+fn publications_of<'t>(topic: &'t Topic, bodies: &[Bytes]) -> Option<(&'t str, Vec<Publication>)> {
+    let Topic::Channel(name) = topic else { return None };
+    let publication = |body| match Envelope::read(body, Position::default())? {
+        Envelope::Publication(publication) => Some(publication),
+        _ => None,
+    };
+    Some((name, bodies.iter().map(publication).collect::<Option<_>>()?))
+}
+
+/// Publications without positions to the subscribers of their channel, as few posts.
+async fn publish_all(hub: &Inner, broker: &Broker, name: &str, mut rest: Vec<Publication>) {
+    BrokerStats::count_all(&broker.stats.received, rest.len());
+    while !rest.is_empty() {
+        let sizes = rest.iter().map(|publication| hub.ring_bytes(publication.size()));
+        let (count, room) = hub.ring.room().wait_together(sizes.take(POST_MAX)).await;
+        let after = rest.split_off(count);
+        let together = mem::replace(&mut rest, after);
+        hub.channels.with(name, |channel, state| {
+            let framed = together.into_iter().map(|publication| {
+                Framed::from(hub.channels.take(channel, state, publication, Duration::ZERO))
+            });
+            let content = Content::Publications(framed.collect());
+            let post = Post { channel: channel.id, sequence: state.take_sequence(), content };
+            hub.send(room, Load::Post(post));
+        });
+    }
 }
 
 /// A message to all or to the chat, and what it is on the chat's channel to the subscribers of that.
@@ -140,3 +173,6 @@ fn is_next(
     broker.channels.add(channel.name.clone());
     false
 }
+
+/// Publications of a post: so few that a turn of the pump stays short.
+const POST_MAX: usize = 256;

@@ -25,6 +25,10 @@ pub(crate) struct BrokerStats {
 
 impl BrokerStats {
     pub(super) fn count(counter: &AtomicU64) {
-        counter.fetch_add(1, Ordering::Relaxed);
+        Self::count_all(counter, 1);
+    }
+
+    pub(super) fn count_all(counter: &AtomicU64, count: usize) {
+        counter.fetch_add(count as u64, Ordering::Relaxed);
     }
 }

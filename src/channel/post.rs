@@ -1,5 +1,6 @@
 //! What the ring carries to a channel's subscribers.
 
+use std::slice;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -26,20 +27,24 @@ pub(crate) enum Content {
     Announcement(Arc<Announcement>),
     /// Nothing: shows by its number that something before it never came.
     Nothing,
-    Publication(Arc<Publication>, Frames),
+    Publication(Framed),
+    /// Several that came together.
+    Publications(Vec<Framed>),
 }
 
-/// A publication's frames, each made at most once. Not of the publication, which is remembered for
-/// far longer than anybody is sent them.
-#[derive(Debug, Default)]
-pub(crate) struct Frames {
+/// A publication and its frames, each made at most once. They are not the publication's own, as that is
+/// remembered for far longer than anybody is sent them.
+#[derive(Debug)]
+pub(crate) struct Framed {
+    pub(crate) publication: Arc<Publication>,
     raw: OnceLock<Bytes>,
     centrifuge: OnceLock<Bytes>,
 }
 
-impl Frames {
-    fn encoded<'a>(&'a self, publication: &'a Publication, encoding: Encoding) -> &'a Bytes {
+impl Framed {
+    fn encoded(&self, encoding: Encoding) -> &Bytes {
         let frame = |text: &[u8]| frame::encode(Opcode::Text, text);
+        let publication = &self.publication;
         match encoding {
             Encoding::Raw => self.raw.get_or_init(|| frame(&publication.data)),
             Encoding::Centrifuge => self
@@ -50,33 +55,55 @@ impl Frames {
     }
 }
 
+impl From<Arc<Publication>> for Framed {
+    fn from(publication: Arc<Publication>) -> Self {
+        Self { publication, raw: OnceLock::new(), centrifuge: OnceLock::new() }
+    }
+}
+
 impl From<Arc<Publication>> for Content {
     fn from(publication: Arc<Publication>) -> Self {
-        Self::Publication(publication, Frames::default())
+        Self::Publication(publication.into())
     }
 }
 
 impl Post {
-    /// Its frame for a subscriber, if there is anything in it for that one.
-    pub(crate) fn frame(&self, encoding: Encoding, hears_join_leave: bool) -> Option<&Bytes> {
+    pub(crate) fn publications(&self) -> &[Framed] {
         match &self.content {
-            Content::Publication(publication, frames) => {
-                Some(frames.encoded(publication, encoding))
-            }
-            Content::Nothing => None,
-            Content::Announcement(announcement) => {
-                let hears = hears_join_leave && encoding == Encoding::Centrifuge;
-                hears.then(|| announcement.encoded())
-            }
+            Content::Publication(publication) => slice::from_ref(publication),
+            Content::Publications(publications) => publications,
+            Content::Announcement(_) | Content::Nothing => &[],
         }
+    }
+
+    /// Its frames for a subscriber: of what there is in it for that one.
+    pub(crate) fn frames(
+        &self,
+        encoding: Encoding,
+        hears_join_leave: bool,
+    ) -> impl Iterator<Item = &Bytes> {
+        let announcement = match &self.content {
+            Content::Announcement(announcement)
+                if hears_join_leave && encoding == Encoding::Centrifuge =>
+            {
+                Some(announcement.encoded())
+            }
+            _ => None,
+        };
+        let publications = self.publications().iter().map(move |it| it.encoded(encoding));
+        announcement.into_iter().chain(publications)
+    }
+
+    /// Frames that there are in it for a subscriber at most, and one at least.
+    pub(crate) fn count(&self) -> usize {
+        self.publications().len().max(1)
     }
 
     /// Bytes of it, about.
     pub(crate) fn len(&self) -> usize {
         match &self.content {
-            Content::Publication(publication, _) => publication.size(),
             Content::Announcement(announcement) => announcement.info.size(),
-            Content::Nothing => 0,
+            _ => self.publications().iter().map(|it| it.publication.size()).sum(),
         }
     }
 }

@@ -6,13 +6,15 @@
 //! however many subscribers. Per subscriber and turn: one
 //! [`Outbox::push`](crate::outbox::Outbox::push), on a cell of this thread.
 
+use std::rc::Rc;
+
 use bytes::Bytes;
 
 use super::{Batch, Outcome, Turn};
 use crate::channel::post::Post;
 use crate::close::CloseReason;
 use crate::message::Encoding;
-use crate::outbox::Push;
+use crate::outbox::{Burst, Push};
 use crate::ring::Load;
 use crate::subscription::subscribers::{OfChannel, Subscriber};
 
@@ -39,13 +41,21 @@ impl Turn<'_> {
         }
     }
 
+    fn join_posts<'p>(
+        &self,
+        posts: &[&Post],
+        frames: impl Iterator<Item = &'p Bytes>,
+    ) -> Option<Rc<Burst>> {
+        let most = posts.iter().map(|post| post.count()).sum();
+        self.join(frames, most, posts.iter().map(|post| post.len()).sum())
+    }
+
     /// One channel's posts to its subscribers.
     fn post_to(&self, posts: &[&Post], of_channel: &OfChannel, outcome: &mut Outcome) {
         let first = posts[0].sequence;
         let is_whole = posts.iter().enumerate().all(|(i, post)| post.sequence == first + i as u64);
         let has_gap = !of_channel.see(first, first + posts.len() as u64 - 1) || !is_whole;
         outcome.gapped += u64::from(has_gap);
-        let bytes = posts.iter().map(|post| post.len()).sum();
         let mut bursts = [const { None }; Encoding::ALL.len() * 2];
         let mut events = None;
         for subscriber in of_channel.iter() {
@@ -63,7 +73,7 @@ impl Turn<'_> {
             let frames = |posts| frames(posts, encoding, hears);
             let burst =
                 bursts[encoding as usize * 2 + usize::from(hears)].get_or_insert_with(|| {
-                    let burst = self.join(frames(posts), bytes);
+                    let burst = self.join_posts(posts, frames(posts));
                     burst.map(|burst| (burst.frames_from(0), burst))
                 });
             let Some((count, burst)) = burst else { continue };
@@ -89,7 +99,7 @@ fn frames<'p>(
     encoding: Encoding,
     hears_join_leave: bool,
 ) -> impl Iterator<Item = &'p Bytes> {
-    posts.iter().filter_map(move |post| post.frame(encoding, hears_join_leave))
+    posts.iter().flat_map(move |post| post.frames(encoding, hears_join_leave))
 }
 
 #[cfg(test)]
@@ -238,6 +248,48 @@ mod tests {
         assert_eq!(take(&a), ["1", "2"]);
         assert_eq!(take(&b), ["1", "2"]);
         assert_eq!(take(&c), ["0", "0"]);
+    }
+
+    #[test]
+    fn publications_that_came_together_are_delivered_each_and_to_a_subscription_all_or_none() {
+        let mut rig = Rig::new();
+        let (early, late) = (rig.connect(), rig.connect());
+        let together = |all: [&'static str; 2]| {
+            let publication = |data: &'static str| Arc::new(Publication::new(data.into())).into();
+            Content::Publications(all.map(publication).into())
+        };
+        rig.subscribe(&early, "news");
+        rig.publish("news", "0");
+        rig.post("news", together(["1", "2"]));
+        rig.subscribe(&late, "news");
+        rig.post("news", together(["3", "4"]));
+        assert_eq!(rig.turn().deliveries, 7);
+        assert_eq!(take(&early), ["0", "1", "2", "3", "4"]);
+        assert_eq!(take(&late), ["3", "4"]);
+        let stream = rig
+            .connections
+            .insert(0, |id| Connection::unidentified(id, Encoding::Sse, Life::default()));
+        stream.cursor.get_or_init(|| Box::new(Cursor::new([None, None])));
+        rig.subscribe(&stream, "news");
+        rig.post("news", together(["5", "6"]));
+        assert_eq!(rig.turn().deliveries, 2 + 2 + 2);
+        assert_eq!(written(&stream).matches("data: ").count(), 2);
+    }
+
+    #[test]
+    fn a_turn_ends_by_publications_however_many_come_together() {
+        let mut rig = Rig::new();
+        rig.subscribe(&rig.connect(), "news");
+        for _ in 0..20 {
+            let publication = || Arc::new(Publication::new("1".into())).into();
+            let together = Vec::from_iter(std::iter::repeat_with(publication).take(200));
+            rig.post("news", Content::Publications(together));
+        }
+        let mut batch = Batch::default();
+        while !batch.is_full() {
+            batch.take(rig.receiver.try_recv().unwrap());
+        }
+        assert_eq!(batch.entries.len(), 6);
     }
 
     #[test]

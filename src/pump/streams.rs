@@ -7,10 +7,12 @@
 //! [`Outbox::push_begun`](crate::outbox::Outbox::push_begun) of both.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use super::{Outcome, Turn};
 use crate::channel::ChannelId;
-use crate::channel::post::{Content, Post};
+use crate::channel::post::Post;
+use crate::channel::publication::Publication;
 use crate::close::CloseReason;
 use crate::outbox::{Burst, Push};
 use crate::subscription::cursor::Cursor;
@@ -26,15 +28,15 @@ pub(super) struct Event {
 impl Turn<'_> {
     /// The publications among a channel's posts.
     pub(super) fn events(&self, posts: &[&Post]) -> Vec<Event> {
-        let event = |post: &&Post| match &post.content {
-            Content::Announcement(_) | Content::Nothing => None,
-            Content::Publication(publication, _) => Some(Event {
-                sequence: post.sequence,
-                offset: publication.offset,
-                burst: Burst::lone(publication.event().bare.clone(), self.now, self.budget),
-            }),
+        let publications = posts
+            .iter()
+            .flat_map(|post| post.publications().iter().map(|it| (post.sequence, &it.publication)));
+        let event = |(sequence, publication): (u64, &Arc<Publication>)| Event {
+            sequence,
+            offset: publication.offset,
+            burst: Burst::lone(publication.event().bare.clone(), self.now, self.budget),
         };
-        posts.iter().filter_map(event).collect()
+        publications.map(event).collect()
     }
 
     /// Puts a channel's events into a stream's outbox, each whole with its id.
