@@ -168,7 +168,7 @@ impl Hub {
         if serde_json::from_str::<&RawValue>(&data).is_err() {
             return Receipt::known(Err(self.inner.stats.refuse(PublishError::NotJson)));
         }
-        self.inner.publish(Publish::new(channel, data), None)
+        self.inner.publish(Publish::new(channel, data))
     }
 
     /// Closes every connection that a user has now, after what was sent to it before; returns how many

@@ -4,7 +4,7 @@ use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use tokio::sync::oneshot;
+use tokio::sync::oneshot::{self, error::RecvError};
 
 use crate::error::PublishError;
 use crate::hub::publish::Published;
@@ -28,7 +28,7 @@ pub struct Receipt<T>(State<T>);
 enum State<T> {
     /// `None` once it was given.
     Known(Option<Result<T, PublishError>>),
-    Awaited(oneshot::Receiver<Result<Published, PublishError>>, fn(Published) -> T),
+    Awaited(oneshot::Receiver<Vec<Result<Published, PublishError>>>, fn(Published) -> T),
 }
 
 impl<T> Receipt<T> {
@@ -44,9 +44,7 @@ impl<T> Receipt<T> {
     pub fn wait(self) -> Result<T, PublishError> {
         match self.0 {
             State::Known(known) => known.unwrap_or(Err(PublishError::Uncertain)),
-            State::Awaited(answer, give) => {
-                answer.blocking_recv().unwrap_or(Err(PublishError::Uncertain)).map(give)
-            }
+            State::Awaited(answer, give) => only(answer.blocking_recv()).map(give),
         }
     }
 
@@ -62,9 +60,9 @@ impl<T> Receipt<T> {
         Self(State::Known(Some(result)))
     }
 
-    /// One that is given once the broker has answered.
+    /// One that is given once the broker has answered a request of one publish.
     pub(crate) fn awaited(
-        answer: oneshot::Receiver<Result<Published, PublishError>>,
+        answer: oneshot::Receiver<Vec<Result<Published, PublishError>>>,
         give: fn(Published) -> T,
     ) -> Self {
         Self(State::Awaited(answer, give))
@@ -88,15 +86,22 @@ impl<T> Future for Receipt<T> {
             State::Known(known) => {
                 Poll::Ready(known.take().unwrap_or(Err(PublishError::Uncertain)))
             }
-            State::Awaited(answer, give) => Pin::new(answer)
-                .poll(context)
-                // Its broker's thread ended with the hub, and took the answer along.
-                .map(|answer| answer.unwrap_or(Err(PublishError::Uncertain)).map(*give)),
+            State::Awaited(answer, give) => {
+                Pin::new(answer).poll(context).map(|answer| only(answer).map(*give))
+            }
         }
     }
 }
 
 impl<T> Unpin for Receipt<T> {}
+
+/// What became of the only one. If the broker's thread ended with the hub it took the answer along.
+fn only(
+    answer: Result<Vec<Result<Published, PublishError>>, RecvError>,
+) -> Result<Published, PublishError> {
+    let only = answer.ok().and_then(|mut answers| answers.pop());
+    only.unwrap_or(Err(PublishError::Uncertain))
+}
 
 impl<T> fmt::Debug for Receipt<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -39,6 +39,7 @@ mod serve;
 mod stats;
 mod survey;
 mod thread;
+mod together;
 mod topic;
 mod user_record;
 
@@ -54,10 +55,12 @@ pub(crate) use holds::UserHold;
 use order::Orders;
 use presence::Presence;
 pub(crate) use presence::UserChange;
-use queue::{Answer, Outgoing, Queue, Remember, Requests};
+pub(crate) use queue::Outgoing;
+use queue::{Answer, Queue, Remember, Requests};
 pub(crate) use stats::BrokerStats;
 use survey::Surveys;
 pub(crate) use thread::{BrokerThread, ThreadError};
+pub(crate) use together::Together;
 use tokio::sync::Semaphore;
 pub(crate) use topic::Topic;
 
@@ -122,23 +125,19 @@ impl Broker {
         self.queue.room()
     }
 
-    /// Publishes to a channel; under an idempotency key once, on whichever nodes it is tried.
+    /// Publishes to a channel.
     pub(crate) fn publish(
         &self,
         hub: &Inner,
-        channel: &str,
-        publication: &Publication,
-        (window, key): (Window, Option<&str>),
+        outgoing: Outgoing,
         share: Option<&Arc<Share>>,
     ) -> Receipt<Published> {
-        let is_chat = *channel == *hub.chat;
-        let outgoing = Outgoing {
-            topic: topic_of(hub, channel),
-            body: envelope::publication_body(publication),
-            remember: Remember::new(channel, window, key),
-            connections: if is_chat { hub.reach(Audience::Chat) } else { hub.subscribers(channel) },
-        };
         receipt(self.queue.send(hub, outgoing, share), |published| published)
+    }
+
+    /// For publishes that wait for the broker together.
+    pub(crate) fn together(&self) -> Together<'_> {
+        Together::new(&self.queue)
     }
 
     /// Sends a message to all.
@@ -222,8 +221,8 @@ impl Broker {
     }
 
     fn send_to(&self, hub: &Inner, user: &UserId, body: Bytes) -> Receipt<usize> {
-        let (topic, connections) = (Topic::User(user.clone()), hub.user_connections(user));
-        let outgoing = Outgoing { topic, body, remember: None, connections };
+        let (topic, audience) = (Topic::User(user.clone()), Audience::Everyone);
+        let outgoing = Outgoing { topic, body, remember: None, audience };
         receipt(self.queue.send(hub, outgoing, None), |published| published.connections)
     }
 }
@@ -233,13 +232,28 @@ fn receipt<T>(sent: Result<Answer, PublishError>, give: fn(Published) -> T) -> R
     sent.map_or_else(|error| Receipt::known(Err(error)), |answer| Receipt::awaited(answer, give))
 }
 
+/// A publication to a channel; under an idempotency key it is published once, on whichever nodes it is tried.
+pub(crate) fn to_channel(
+    hub: &Inner,
+    channel: &str,
+    publication: &Publication,
+    (window, key): (Window, Option<&str>),
+) -> Outgoing {
+    Outgoing {
+        topic: topic_of(hub, channel),
+        body: envelope::publication_body(publication),
+        remember: Remember::new(channel, window, key),
+        audience: Audience::Chat,
+    }
+}
+
 /// A message for all, which the chat's channel remembers.
 fn to_all(hub: &Inner, message: &Message, audience: Audience, window: Window) -> Outgoing {
     Outgoing {
         topic: Topic::All,
         body: envelope::message_body(message, audience),
         remember: Remember::new(&hub.chat, window, None),
-        connections: hub.reach(audience),
+        audience,
     }
 }
 

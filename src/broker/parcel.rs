@@ -7,6 +7,8 @@ use bytes::Bytes;
 use super::envelope;
 use super::queue::{Outgoing, Remember};
 use super::topic::Topic;
+use crate::hub::Inner;
+use crate::ring::Audience;
 
 /// A publish, or several that follow each other to one topic. What is remembered goes alone: each has a
 /// position of its own.
@@ -15,7 +17,20 @@ pub(super) struct Parcel<'a> {
     pub(super) topic: &'a Topic,
     pub(super) body: Bytes,
     pub(super) remember: Option<&'a Remember>,
+    audience: Audience,
     publishes: usize,
+}
+
+impl Parcel<'_> {
+    /// How many connections of this node it is for.
+    pub(super) fn reach(&self, hub: &Inner) -> usize {
+        match self.topic {
+            Topic::All => hub.reach(self.audience),
+            Topic::Channel(name) => hub.subscribers(name),
+            Topic::User(user) => hub.user_connections(user),
+            Topic::Node(_) | Topic::Pulse(_) => 0,
+        }
+    }
 }
 
 /// Packs publishes in their order.
@@ -25,8 +40,8 @@ pub(super) fn pack<'a>(publishes: impl Iterator<Item = &'a Outgoing>) -> Vec<Par
     let goes_with = |one: &&Outgoing, next: &&Outgoing| {
         bytes += one.body.len();
         let fits = bytes + next.body.len() <= MAX_BYTES;
-        let goes_with =
-            fits && one.topic == next.topic && one.remember.is_none() && next.remember.is_none();
+        let is_alike = one.topic == next.topic && one.audience == next.audience;
+        let goes_with = fits && is_alike && one.remember.is_none() && next.remember.is_none();
         if !goes_with {
             bytes = 0;
         }
@@ -42,9 +57,10 @@ pub(super) fn unpack<T: Clone>(parcels: &[Parcel<'_>], answers: Vec<T>) -> Vec<T
 }
 
 fn parcel<'a>(publishes: &[&'a Outgoing]) -> Option<Parcel<'a>> {
-    let Outgoing { topic, remember, .. } = publishes.first()?;
+    let Outgoing { topic, remember, audience, .. } = publishes.first()?;
     let body = envelope::several_body(publishes.iter().map(|publish| &publish.body));
-    Some(Parcel { topic, body, remember: remember.as_ref(), publishes: publishes.len() })
+    let (remember, audience, publishes) = (remember.as_ref(), *audience, publishes.len());
+    Some(Parcel { topic, body, remember, audience, publishes })
 }
 
 /// Bytes that go together: as many as make what is sent once small beside them.
@@ -57,7 +73,7 @@ mod tests {
 
     fn publish(topic: Topic, size: usize, key: Option<&str>) -> Outgoing {
         let remember = Remember::new("a", Window::default(), key);
-        Outgoing { topic, body: vec![b'x'; size].into(), remember, connections: 0 }
+        Outgoing { topic, body: vec![b'x'; size].into(), remember, audience: Audience::Chat }
     }
 
     #[test]

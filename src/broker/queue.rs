@@ -1,6 +1,7 @@
 //! Publishes on their way to the broker: in order, bounded, and each for a time.
 
 use std::collections::VecDeque;
+use std::iter::repeat;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,15 +9,15 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
 use super::topic::Topic;
-use crate::channel::history::{Position, Window};
+use crate::channel::history::Window;
 use crate::config::Limits;
 use crate::error::PublishError;
 use crate::hub::publish::Published;
 use crate::hub::{Inner, Phase};
-use crate::ring::{Reservation, Room, Share};
+use crate::ring::{Audience, Reservation, Room, Share};
 
-/// What the broker's answer comes by.
-pub(super) type Answer = oneshot::Receiver<Result<Published, PublishError>>;
+/// What the broker's answer to each publish of a request comes by.
+pub(super) type Answer = oneshot::Receiver<Vec<Result<Published, PublishError>>>;
 
 /// The publishers' side.
 #[derive(Debug)]
@@ -38,22 +39,28 @@ pub(super) struct Requests {
 
 /// What goes to the broker.
 #[derive(Debug)]
-pub(super) struct Outgoing {
+pub(crate) struct Outgoing {
     pub(super) topic: Topic,
     pub(super) body: Bytes,
     pub(super) remember: Option<Remember>,
-    /// How many of this node it is for.
-    pub(super) connections: usize,
+    /// Who it is for, if it goes by the topic of all.
+    pub(super) audience: Audience,
 }
 
-/// One publish.
+/// One publish, or several of one publisher, which are answered together.
 #[derive(Debug)]
 pub(super) struct Request {
-    pub(super) outgoing: Outgoing,
+    publishes: Vec<Admitted>,
     /// When it is given up, if it was not sent by then.
     deadline: Instant,
-    answer: oneshot::Sender<Result<Published, PublishError>>,
-    _reservation: Reservation,
+    answer: oneshot::Sender<Vec<Result<Published, PublishError>>>,
+}
+
+/// A publish that has room.
+#[derive(Debug)]
+pub(super) struct Admitted {
+    pub(super) outgoing: Outgoing,
+    pub(super) _reservation: Reservation,
 }
 
 /// What the broker is to remember of a publish.
@@ -87,12 +94,8 @@ impl Queue {
         outgoing: Outgoing,
         share: Option<&Arc<Share>>,
     ) -> Result<Answer, PublishError> {
-        let reservation = self.reserve(hub, &outgoing, share);
-        // Looked at after reserving, as a drain waits for all that reserved before it began.
-        if hub.phase() != Phase::Open {
-            return Err(PublishError::Closed);
-        }
-        self.push(outgoing, reservation?)
+        let _reservation = self.reserve(hub, &outgoing, share)?;
+        self.push(vec![Admitted { outgoing, _reservation }], self.deadline())
     }
 
     /// The same, also while the node ends, and for nobody's share.
@@ -101,8 +104,8 @@ impl Queue {
         hub: &Inner,
         outgoing: Outgoing,
     ) -> Result<Answer, PublishError> {
-        let reservation = self.reserve(hub, &outgoing, None)?;
-        self.push(outgoing, reservation)
+        let _reservation = self.take_room(hub, &outgoing, None).ok_or(PublishError::Overloaded)?;
+        self.push(vec![Admitted { outgoing, _reservation }], self.deadline())
     }
 
     /// The same, once there is room.
@@ -111,36 +114,67 @@ impl Queue {
         hub: &Inner,
         outgoing: Outgoing,
     ) -> Result<Answer, PublishError> {
-        let reservation = self.room.wait(hub.ring_bytes(outgoing.body.len())).await;
-        self.push(outgoing, reservation)
+        let _reservation = self.room.wait(hub.ring_bytes(outgoing.body.len())).await;
+        self.push(vec![Admitted { outgoing, _reservation }], self.deadline())
     }
 
-    fn reserve(
+    /// Takes room for a publish, while the node does not end.
+    pub(super) fn reserve(
         &self,
         hub: &Inner,
         outgoing: &Outgoing,
         share: Option<&Arc<Share>>,
     ) -> Result<Reservation, PublishError> {
-        let reservation = self.room.reserve(hub.ring_bytes(outgoing.body.len()), share);
+        let reservation = self.take_room(hub, outgoing, share);
+        // Looked at after reserving, as a drain waits for all that reserved before it began.
+        if hub.phase() != Phase::Open {
+            return Err(PublishError::Closed);
+        }
         reservation.ok_or(PublishError::Overloaded)
     }
 
-    fn push(&self, outgoing: Outgoing, _reservation: Reservation) -> Result<Answer, PublishError> {
+    /// Leaves a request to be sent by then.
+    pub(super) fn push(
+        &self,
+        publishes: Vec<Admitted>,
+        deadline: Instant,
+    ) -> Result<Answer, PublishError> {
         let (answer, answered) = oneshot::channel();
-        let deadline = Instant::now() + self.timeout;
-        let request = Request { outgoing, deadline, answer, _reservation };
         // The thread that takes it lives as long as the hub does.
-        self.sender.send(request).map_err(|_| PublishError::Closed)?;
+        let pushed = self.sender.send(Request { publishes, deadline, answer });
+        pushed.map_err(|_| PublishError::Closed)?;
         Ok(answered)
+    }
+
+    /// When is given up what begins now.
+    pub(super) fn deadline(&self) -> Instant {
+        Instant::now() + self.timeout
+    }
+
+    fn take_room(
+        &self,
+        hub: &Inner,
+        outgoing: &Outgoing,
+        share: Option<&Arc<Share>>,
+    ) -> Option<Reservation> {
+        self.room.reserve(hub.ring_bytes(outgoing.body.len()), share)
     }
 }
 
 impl Requests {
-    /// The next publishes to send, once there are any; of those before none may be left.
-    pub(super) async fn next(&mut self, hub: &Inner, most: usize) -> &[Request] {
-        self.sent.extend(self.waiting.drain(..most.min(self.waiting.len())));
-        if self.sent.is_empty() {
-            self.receiver.recv_many(&mut self.sent, most).await;
+    /// The next requests to send, once there are any, until they have so many publishes or more; of those
+    /// before none may be left.
+    pub(super) async fn next(&mut self, hub: &Inner, enough: usize) -> &[Request] {
+        let mut count = 0;
+        while count < enough {
+            let next = match self.waiting.pop_front() {
+                None if count == 0 => self.receiver.recv().await,
+                None => self.receiver.try_recv().ok(),
+                waiting => waiting,
+            };
+            let Some(request) = next else { break };
+            count += request.publishes.len();
+            self.sent.push(request);
         }
         let now = Instant::now();
         for overdue in self.sent.extract_if(.., |request| request.deadline <= now) {
@@ -190,15 +224,27 @@ impl Remember {
 }
 
 impl Request {
-    /// The broker has it, at that position if it remembers it.
-    pub(super) fn accept(self, Position { offset, epoch }: Position) {
-        let published = Published { connections: self.outgoing.connections, offset, epoch };
-        // Who does not wait for it does not mind.
-        let _ = self.answer.send(Ok(published));
+    pub(super) fn publishes(&self) -> impl Iterator<Item = &Outgoing> {
+        self.publishes.iter().map(|admitted| &admitted.outgoing)
     }
 
-    /// The broker does not have it, or that is not known.
+    /// Tells of each what became of it: the first so many answers.
+    pub(super) fn answer(
+        self,
+        hub: &Inner,
+        answers: impl Iterator<Item = Result<Published, PublishError>>,
+    ) {
+        let answers = answers.take(self.publishes.len());
+        let answers = answers.map(|answer| answer.map_err(|error| hub.stats.refuse(error)));
+        let answers = answers.collect();
+        // First, as who is answered may have more to send.
+        drop(self.publishes);
+        // Who does not wait for it does not mind.
+        let _ = self.answer.send(answers);
+    }
+
+    /// The broker does not have them, or that is not known.
     pub(super) fn refuse(self, hub: &Inner, error: PublishError) {
-        let _ = self.answer.send(Err(hub.stats.refuse(error)));
+        self.answer(hub, repeat(Err(error)));
     }
 }

@@ -7,11 +7,13 @@ use std::time::Duration;
 use super::engine::{Connected, Connector, Failure, Session};
 use super::entered::Entered;
 use super::feed::{Feed, Heard};
-use super::queue::Requests;
+use super::queue::{Request, Requests};
 use super::register;
 use super::{Broker, BrokerStats, check, delivery, follow, lease, parcel, pulse, reap};
+use crate::channel::history::Position;
 use crate::error::PublishError;
 use crate::hub::Inner;
+use crate::hub::publish::Published;
 
 /// Serves a hub for ever.
 pub(super) async fn run(
@@ -78,20 +80,25 @@ async fn publish(
         () = requests.expire(hub) => std::future::pending().await,
     }
     loop {
-        let parcels = parcel::pack(requests.next(hub, BATCH).await.iter().map(|it| &it.outgoing));
-        let answers = parcel::unpack(&parcels, session.publish(&parcels).await?);
-        for (request, answer) in requests.sent().zip(answers) {
-            match answer {
-                Ok(position) => {
-                    BrokerStats::count(&broker.stats.published);
-                    request.accept(position);
-                }
-                Err(refusal) => {
-                    tracing::debug!(%refusal, "the broker refuses a publish");
-                    request.refuse(hub, PublishError::Unavailable);
-                }
+        let publishes = requests.next(hub, BATCH).await.iter().flat_map(Request::publishes);
+        let parcels = parcel::pack(publishes);
+        // Looked at before, as what comes back may already close some.
+        let reached: Vec<_> = parcels.iter().map(|parcel| parcel.reach(hub)).collect();
+        let answers = session.publish(&parcels).await?;
+        let answers = reached.into_iter().zip(answers).map(|(connections, answer)| {
+            let Position { offset, epoch } = answer.map_err(|refusal| {
+                tracing::debug!(%refusal, "the broker refuses a publish");
+                PublishError::Unavailable
+            })?;
+            Ok(Published { connections, offset, epoch })
+        });
+        let answers = parcel::unpack(&parcels, answers.collect());
+        let mut answers = answers.into_iter().inspect(|answer| {
+            if answer.is_ok() {
+                BrokerStats::count(&broker.stats.published);
             }
-        }
+        });
+        requests.sent().for_each(|request| request.answer(hub, &mut answers));
     }
 }
 
@@ -146,7 +153,7 @@ fn fraction() -> f64 {
     f64::from(u16::from_le_bytes(bytes)) / f64::from(u16::MAX)
 }
 
-/// Publishes that are sent at once: enough that a round trip costs each of them little.
+/// Publishes from which on no more are sent at once: enough that a round trip costs each of them little.
 const BATCH: usize = 256;
 
 /// Pauses between tries to connect: short for a server that restarts, bounded so that one that comes back

@@ -13,6 +13,7 @@ use super::{Broker, Topic, envelope, receipt};
 use crate::error::PublishError;
 use crate::hub::Inner;
 use crate::hub::occupied::{self, Occupied, OccupiedError};
+use crate::ring::Audience;
 
 /// What this node asked and is not answered yet.
 pub(super) type Surveys = Pending<mpsc::UnboundedSender<Reply>>;
@@ -118,7 +119,7 @@ impl Broker {
 }
 
 fn alone(topic: Topic, body: bytes::Bytes) -> Outgoing {
-    Outgoing { topic, body, remember: None, connections: 0 }
+    Outgoing { topic, body, remember: None, audience: Audience::Everyone }
 }
 
 /// Parts that any broker takes; one at least.

@@ -263,9 +263,9 @@ impl Call<'_> {
         let publish = Publish {
             info: Some(Arc::new(info)),
             share: Some(self.connection.share()),
-            ..Publish::new(&publish.channel, data.get().to_owned())
+            ..Publish::new(&*publish.channel, data.get().to_owned())
         };
-        match self.shard.hub.post(publish, None).now() {
+        match self.shard.hub.post(publish).now() {
             Ok(published) => Ok(published.map(|_| "{}".to_owned())?),
             Err(receipt) => Err(Lack::Receipt(receipt.done()).into()),
         }

@@ -1,5 +1,6 @@
 //! Publishing to a channel: what is published, and what became of it.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -7,6 +8,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
+use crate::broker::{self, Broker, Outgoing, Together};
 use crate::channel::TooManyChannels;
 use crate::channel::history::{Position, Window};
 use crate::channel::post::{Content, Post};
@@ -34,7 +36,7 @@ pub struct Published {
 /// A publish to a channel.
 #[derive(Debug)]
 pub(crate) struct Publish<'a> {
-    pub(crate) channel: &'a str,
+    pub(crate) channel: Cow<'a, str>,
     /// JSON.
     pub(crate) data: Bytes,
     /// Whose connection publishes it, if one does.
@@ -43,71 +45,130 @@ pub(crate) struct Publish<'a> {
     pub(crate) tags: BTreeMap<String, String>,
     /// Whether it goes to subscribers alone, whatever the channel remembers of others.
     pub(crate) skips_history: bool,
+    /// Under which it is published once, and a repeated request answered as the first one was.
+    pub(crate) idempotency_key: Option<String>,
     /// What the publishing connection may hold of the ring.
     pub(crate) share: Option<&'a Arc<Share>>,
 }
 
 impl<'a> Publish<'a> {
     /// A publish of nothing but data.
-    pub(crate) fn new(channel: &'a str, data: impl Into<Bytes>) -> Self {
+    pub(crate) fn new(channel: impl Into<Cow<'a, str>>, data: impl Into<Bytes>) -> Self {
         Self {
-            channel,
+            channel: channel.into(),
             data: data.into(),
             info: None,
             tags: BTreeMap::new(),
             skips_history: false,
+            idempotency_key: None,
             share: None,
         }
     }
 }
 
+/// What is published, and how much is to be remembered of it.
+struct Judged<'a> {
+    channel: Cow<'a, str>,
+    publication: Publication,
+    window: Window,
+    idempotency_key: Option<String>,
+}
+
 impl Inner {
-    /// What a backend publishes. Under an idempotency key it is published once, and a repeated
-    /// request is answered as the first one was.
-    pub(crate) fn publish(
+    /// What a backend publishes.
+    pub(crate) fn publish(&self, publish: Publish<'_>) -> Receipt<Published> {
+        self.count_refusal(self.post(publish))
+    }
+
+    /// The same of several in their order, but for what is wrong already; returns what became of each.
+    pub(crate) async fn publish_all<'p, E: From<PublishError>>(
         &self,
-        publish: Publish<'_>,
-        idempotency_key: Option<&str>,
-    ) -> Receipt<Published> {
-        self.count_refusal(self.post(publish, idempotency_key))
+        publishes: impl Iterator<Item = Result<Publish<'p>, E>>,
+    ) -> Vec<Result<Published, E>> {
+        if let Some(broker) = &self.broker {
+            return self.publish_together(broker, publishes).await;
+        }
+        let mut published = Vec::new();
+        for (i, publish) in publishes.enumerate() {
+            published.push(publish.and_then(|publish| Ok(self.publish(publish).wait()?)));
+            turn_after(i).await;
+        }
+        published
     }
 
     /// A publish whose refusal is not yet the last word, so not counted.
-    pub(crate) fn post(
-        &self,
-        publish: Publish<'_>,
-        idempotency_key: Option<&str>,
-    ) -> Receipt<Published> {
-        let (channel, share) = (publish.channel, publish.share);
-        let (publication, window) = match self.judge(publish) {
-            Ok(judged) => judged,
-            Err(error) => return Receipt::known(Err(error)),
-        };
-        if let Some(broker) = &self.broker {
-            let remembered = (window, idempotency_key);
-            return broker.publish(self, channel, &publication, remembered, share);
+    pub(crate) fn post(&self, publish: Publish<'_>) -> Receipt<Published> {
+        let share = publish.share;
+        match &self.broker {
+            None => Receipt::known(self.post_once(publish)),
+            Some(broker) => match self.outgoing(publish) {
+                Ok(outgoing) => broker.publish(self, outgoing, share),
+                Err(error) => Receipt::known(Err(error)),
+            },
         }
-        let post = || self.post_here(channel, publication, window, share);
-        Receipt::known(match idempotency_key {
-            None => post(),
-            Some(key) => self.answered.once(channel, key, Instant::now(), post),
-        })
     }
 
-    /// What is published, and how much is to be remembered of it.
-    fn judge(&self, publish: Publish<'_>) -> Result<(Publication, Window), PublishError> {
-        let Publish { channel, data, info, tags, skips_history, share: _ } = publish;
-        let namespace = self.namespace(channel).map_err(|_| PublishError::UnknownChannel)?;
+    async fn publish_together<'p, E: From<PublishError>>(
+        &self,
+        broker: &Broker,
+        publishes: impl Iterator<Item = Result<Publish<'p>, E>>,
+    ) -> Vec<Result<Published, E>> {
+        let (mut together, mut left) = (broker.together(), Vec::new());
+        for (i, publish) in publishes.enumerate() {
+            left.push(match publish {
+                Ok(publish) => self.leave_to(&mut together, publish).await.map_err(E::from),
+                Err(error) => Err(error),
+            });
+            turn_after(i).await;
+        }
+        let mut answers = together.done().await.into_iter();
+        let mut next = || answers.next().unwrap_or(Err(PublishError::Uncertain));
+        left.into_iter().map(|left| left.and_then(|()| Ok(next()?))).collect()
+    }
+
+    async fn leave_to(
+        &self,
+        together: &mut Together<'_>,
+        publish: Publish<'_>,
+    ) -> Result<(), PublishError> {
+        let left = match self.outgoing(publish) {
+            Ok(outgoing) => together.add(self, outgoing).await,
+            Err(error) => Err(error),
+        };
+        left.map_err(|error| self.stats.refuse(error))
+    }
+
+    /// What goes to the broker.
+    fn outgoing(&self, publish: Publish<'_>) -> Result<Outgoing, PublishError> {
+        let Judged { channel, publication, window, idempotency_key } = self.judge(publish)?;
+        let remembered = (window, idempotency_key.as_deref());
+        Ok(broker::to_channel(self, &channel, &publication, remembered))
+    }
+
+    fn judge<'p>(&self, publish: Publish<'p>) -> Result<Judged<'p>, PublishError> {
+        let Publish { channel, data, info, tags, skips_history, idempotency_key, .. } = publish;
+        let namespace = self.namespace(&channel).map_err(|_| PublishError::UnknownChannel)?;
         let mut publication = Publication::new(data);
         (publication.info, publication.tags) = (info, tags);
         let (size, max) = (publication.payload_size(), namespace.max_bytes(&self.config.limits));
         if size > max {
             return Err(PublishError::TooLarge { size, max });
         }
-        Ok((publication, if skips_history { Window::default() } else { namespace.window() }))
+        let window = if skips_history { Window::default() } else { namespace.window() };
+        Ok(Judged { channel, publication, window, idempotency_key })
     }
 
     /// Publishes on this node, which is the only one.
+    fn post_once(&self, publish: Publish<'_>) -> Result<Published, PublishError> {
+        let share = publish.share;
+        let Judged { channel, publication, window, idempotency_key } = self.judge(publish)?;
+        let post = || self.post_here(&channel, publication, window, share);
+        match idempotency_key {
+            None => post(),
+            Some(key) => self.answered.once(&channel, &key, Instant::now(), post),
+        }
+    }
+
     fn post_here(
         &self,
         channel: &str,
@@ -197,3 +258,13 @@ impl Inner {
         placed.map_err(|TooManyChannels| PublishError::TooManyChannels)
     }
 }
+
+/// Lets others have their turn after so many of what one request asks for.
+pub(crate) async fn turn_after(i: usize) {
+    if i % TURN == TURN - 1 {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Commands or publishes of a turn.
+const TURN: usize = 64;

@@ -15,6 +15,7 @@ on_both! {
     a_client_that_comes_back_on_another_node_is_given_what_it_missed,
     a_channel_without_history_comes_on_all_nodes_too,
     what_goes_together_comes_in_its_order_and_where_it_belongs,
+    each_publish_of_a_batch_has_an_answer_of_its_own,
     nodes_that_publish_to_one_channel_at_once_all_come_through,
     a_user_has_what_is_sent_to_it_on_every_node,
     the_chat_is_one_on_all_nodes,
@@ -91,6 +92,33 @@ fn what_goes_together_comes_in_its_order_and_where_it_belongs(broker: &impl Brok
     }
 }
 
+fn each_publish_of_a_batch_has_an_answer_of_its_own(broker: &impl Broker) {
+    // So small that a batch does not go as one.
+    let small = |config: &mut fanfare::Config| config.limits.ring_messages = 16;
+    let (here, there) = (node_with(&broker.url(), small), node(&broker.url()));
+    let mut clients = [subscriber(&there, 1, "open:a"), subscriber(&there, 2, "news:a")];
+    let channel = |i: usize| ["open:a", "open:a", "news:a", "none:a", "open:a"][i % 5];
+    let publish = |i| json!({"publish": {"channel": channel(i), "data": i}});
+    let commands: Vec<_> = (0..100).map(publish).collect();
+    let (_, answer) = here.api("batch", &json!({"commands": commands}).to_string());
+    let replies: Value = serde_json::from_str(&answer).unwrap();
+    for i in 0..100 {
+        let reply = &replies["replies"][i];
+        match channel(i) {
+            "news:a" => assert_eq!(reply["publish"]["offset"], i / 5 + 1, "{reply}"),
+            "open:a" => assert_eq!(reply["publish"]["connections"], 0, "{reply}"),
+            _ => assert_eq!(reply["error"]["code"], 102, "{reply}"),
+        }
+    }
+    for i in 0..100 {
+        match channel(i) {
+            "open:a" => clients[0].must_hear("open:a", &json!(i)),
+            "news:a" => clients[1].must_hear("news:a", &json!(i)),
+            _ => {}
+        }
+    }
+}
+
 fn nodes_that_publish_to_one_channel_at_once_all_come_through(broker: &impl Broker) {
     let patient = |config: &mut fanfare::Config| config.broker.timeout = Duration::from_secs(20);
     let nodes = [(); 3].map(|()| node_with(&broker.url(), patient));
@@ -148,6 +176,11 @@ fn orders_reach_the_connections_of_every_node(broker: &impl Broker) {
     there.result("unsubscribe", &json!({"user": "42", "channel": "news:a"}));
     for client in &mut clients {
         assert_eq!(client.push()["unsubscribe"]["code"], 2000);
+    }
+    for _ in 0..20 {
+        // However soon it comes back and is carried out.
+        let _client = here.client(7);
+        assert_eq!(here.result("disconnect", &json!({"user": "7"}))["connections"], 1);
     }
 }
 

@@ -15,6 +15,7 @@ use crate::support::*;
 
 on_both! {
     a_broker_that_is_killed_is_told_and_all_goes_on_once_it_is_back,
+    many_publishes_of_one_call_wait_for_a_broker_that_is_away_once,
     what_was_published_while_a_node_was_cut_off_is_brought_to_its_subscribers,
     a_half_open_connection_is_found_and_replaced,
     a_paused_broker_is_told_and_nothing_accepted_is_lost,
@@ -41,6 +42,26 @@ fn a_broker_that_is_killed_is_told_and_all_goes_on_once_it_is_back(broker: &mut 
     nodes.iter().for_each(TestServer::until_trusted);
     assert_eq!(nodes[0].metric("fanfare_broker_up "), 1.0);
     assert!(nodes[0].metric(r#"fanfare_broker_gaps_total{outcome="repaired"}"#) >= 1.0);
+}
+
+fn many_publishes_of_one_call_wait_for_a_broker_that_is_away_once(broker: &mut impl Broker) {
+    let node = node_with(&broker.url(), |config| {
+        config.broker.timeout = Duration::from_secs(1);
+        config.limits.ring_messages = 100;
+    });
+    broker.kill();
+    node.until_in_doubt();
+    let publish = json!({"publish": {"channel": "news:a", "data": 1}});
+    let channels: Vec<_> = (0..1000).map(|i| format!("news:{i}")).collect();
+    for (method, body) in [
+        ("batch", json!({"commands": vec![publish; 1000]})),
+        ("broadcast", json!({"channels": channels, "data": 1})),
+    ] {
+        let begun = Instant::now();
+        let (_, answer) = node.api(method, &body.to_string());
+        assert_eq!(answer.matches(r#""code":100"#).count(), 1000, "{method}");
+        assert!(begun.elapsed() < Duration::from_secs(4), "{method}: {:?}", begun.elapsed());
+    }
 }
 
 fn what_was_published_while_a_node_was_cut_off_is_brought_to_its_subscribers(

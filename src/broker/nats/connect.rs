@@ -272,9 +272,8 @@ mod tests {
         }
         for version in ["2.9.10", "1.4.1", "", "two"] {
             let error = check_version("127.0.0.1:4222", version).unwrap_err().to_string();
-            let expected = format!(
-                "broker.nats.url: 127.0.0.1:4222 is version {version}; use 2.10 or later"
-            );
+            let expected =
+                format!("broker.nats.url: 127.0.0.1:4222 is version {version}; use 2.10 or later");
             assert_eq!(error, expected);
         }
     }

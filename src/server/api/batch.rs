@@ -1,14 +1,15 @@
 //! Several commands in one request, carried out one after the other.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::fmt;
 
-use serde::Deserialize;
+use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use super::{ANSWER_BYTES, Method, TURN, call, parse, publish};
-use crate::hub::publish::Published;
+use super::{ANSWER_BYTES, Method, call, parse, publish};
+use crate::hub::publish::{Publish, turn_after};
 use crate::protocol::centrifuge::Error;
-use crate::receipt::Receipt;
 use crate::server::respond::Fault;
 use crate::shard::Shard;
 
@@ -23,9 +24,7 @@ pub(super) async fn answer(shard: &Shard, body: &[u8]) -> Result<String, Fault> 
     let mut replies = Replies::default();
     for (i, command) in commands.into_iter().enumerate() {
         replies.carry_out(shard, command).await;
-        if i % TURN == TURN - 1 {
-            tokio::task::yield_now().await;
-        }
+        turn_after(i).await;
     }
     replies.settle(shard).await;
     Ok(format!(r#"{{"replies":[{}]}}"#, replies.given))
@@ -33,77 +32,99 @@ pub(super) async fn answer(shard: &Shard, body: &[u8]) -> Result<String, Fault> 
 
 /// The replies to the commands so far, in their order.
 #[derive(Default)]
-struct Replies {
+struct Replies<'b> {
     given: String,
-    /// Publishes whose replies come next: all under way, so that a broker is waited for once.
-    under_way: Vec<Receipt<Published>>,
+    /// Publishes whose replies come next.
+    publishes: Vec<Result<Publish<'b>, Fault>>,
 }
 
-impl Replies {
+impl<'b> Replies<'b> {
     /// Carries out `{"<method>":{…}}`.
-    async fn carry_out(&mut self, shard: &Shard, command: &RawValue) {
+    async fn carry_out(&mut self, shard: &Shard, command: &'b RawValue) {
         if self.given.len() > ANSWER_BYTES {
             let message = "the answer is too large; ask for less in one batch";
             self.settle(shard).await;
-            return self.give(Err(Fault::command(Error::LIMIT_EXCEEDED, message)));
+            return self.give(&Fault::command(Error::LIMIT_EXCEEDED, message).to_json());
         }
-        match named(command) {
-            Ok((Method::Publish, body)) => match publish::begin(&shard.hub, body) {
-                Ok(receipt) => {
-                    self.under_way.push(receipt);
-                    if self.under_way.len() == UNDER_WAY_MAX {
-                        self.settle(shard).await;
-                    }
-                }
-                Err(fault) => {
-                    self.settle(shard).await;
-                    self.give_publish(shard, Err(fault));
-                }
-            },
-            named => {
-                // What it tells is to be as if the publishes before it were done.
+        let named = named(command);
+        if let Ok((Method::Publish, body)) = named {
+            self.publishes.push(publish::read(&shard.hub, body));
+            if self.publishes.len() == PUBLISHES_MAX {
                 self.settle(shard).await;
-                let reply = match named {
-                    Ok((method, body)) => {
-                        let result = call(shard, method, body).await;
-                        result.map(|result| format!(r#"{{"{}":{result}}}"#, method.name()))
-                    }
-                    Err(fault) => Err(fault),
-                };
-                self.give(reply);
             }
+            return;
+        }
+        // What it tells is to be as if the publishes before it were done.
+        self.settle(shard).await;
+        match named {
+            Ok((method, body)) => self.give_result(method, call(shard, method, body).await),
+            Err(fault) => self.give(&fault.to_json()),
         }
     }
 
-    /// Waits for the publishes that are under way.
+    /// Makes the publishes.
     async fn settle(&mut self, shard: &Shard) {
-        for receipt in std::mem::take(&mut self.under_way) {
-            self.give_publish(shard, publish::answer(receipt.await));
+        let publishes = std::mem::take(&mut self.publishes).into_iter();
+        for result in shard.hub.publish_all(publishes).await {
+            let code = result.as_ref().err().map(Fault::code);
+            shard.stats().called(Method::Publish.name(), code);
+            self.give_result(Method::Publish, result.map(|it| publish::answer(&it)));
         }
     }
 
-    fn give_publish(&mut self, shard: &Shard, result: Result<String, Fault>) {
-        let name = Method::Publish.name();
-        shard.stats().called(name, result.as_ref().err().map(Fault::code));
-        self.give(result.map(|result| format!(r#"{{"{name}":{result}}}"#)));
+    fn give_result(&mut self, method: Method, result: Result<String, Fault>) {
+        match result {
+            Ok(result) => self.give(&format!(r#"{{"{}":{result}}}"#, method.name())),
+            Err(fault) => self.give(&fault.to_json()),
+        }
     }
 
-    fn give(&mut self, reply: Result<String, Fault>) {
+    fn give(&mut self, reply: &str) {
         if !self.given.is_empty() {
             self.given.push(',');
         }
-        self.given.push_str(&reply.unwrap_or_else(|fault| fault.to_json()));
+        self.given.push_str(reply);
     }
 }
 
-/// Publishes that are under way at once: few enough to find room at a broker, many enough to share its time.
-const UNDER_WAY_MAX: usize = 1024;
+/// Publishes that are made together: few enough to be held meanwhile, many enough to share a broker's time.
+const PUBLISHES_MAX: usize = 1024;
 
 /// A command's method, and its body.
 fn named(command: &RawValue) -> Result<(Method, &[u8]), Fault> {
-    let named: BTreeMap<String, &RawValue> = parse(command.get().as_bytes())?;
-    let [(name, body)] = &named.into_iter().collect::<Vec<_>>()[..] else {
-        return Err(Fault::bad_request("bad request: a command has one key, its method"));
-    };
-    Ok((Method::named(name)?, body.get().as_bytes()))
+    match parse(command.get().as_bytes())? {
+        Only(Some((Name(name), body))) => Ok((Method::named(&name)?, body.get().as_bytes())),
+        Only(None) => Err(Fault::bad_request("bad request: a command has one key, its method")),
+    }
+}
+
+/// The only entry of a JSON object, if it has one.
+struct Only<'a>(Option<(Name<'a>, &'a RawValue)>);
+
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl<'de> Deserialize<'de> for Only<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries;
+
+        impl<'de> Visitor<'de> for Entries {
+            type Value = Only<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Only<'de>, A::Error> {
+                let mut only = map.next_entry()?;
+                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {
+                    only = None;
+                }
+                Ok(Only(only))
+            }
+        }
+
+        deserializer.deserialize_map(Entries)
+    }
 }

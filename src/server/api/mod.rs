@@ -169,7 +169,10 @@ fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Fault> {
     if !body.trim_ascii_start().starts_with(b"{") {
         return Err(Fault::bad_request("bad request: send a JSON object").of_transport());
     }
-    serde_json::from_slice(body).map_err(|error| {
+    // Once, and not each string of it.
+    let text = simdutf8::basic::from_utf8(body)
+        .map_err(|_| Fault::bad_request("bad request: send UTF-8").of_transport())?;
+    serde_json::from_str(text).map_err(|error| {
         let fault = Fault::bad_request(format!("bad request: {error}"));
         if error.classify() == Category::Data { fault } else { fault.of_transport() }
     })
@@ -206,9 +209,6 @@ fn not_available(message: &str) -> Fault {
 fn connections(connections: usize) -> String {
     format!(r#"{{"connections":{connections}}}"#)
 }
-
-/// Commands or channels after which others have their turn.
-const TURN: usize = 32;
 
 /// Bytes of one answer, about; over it error 106. Far more than a page is worth reading at once, and
 /// few enough that some at a time do no harm.

@@ -8,26 +8,24 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{TURN, connections, json, namespace, not_available, parse, present};
-use crate::error::PublishError;
+use super::{connections, json, namespace, not_available, parse, present};
 use crate::hub::Inner;
 use crate::hub::publish;
 use crate::hub::publish::Published;
 use crate::message::Message;
 use crate::protocol::json::{encode, is_zero};
-use crate::receipt::Receipt;
 use crate::server::respond::Fault;
 use crate::user::UserId;
 
 pub(super) async fn publish(hub: &Inner, body: &[u8]) -> Result<String, Fault> {
-    answer(begin(hub, body)?.await)
+    Ok(answer(&hub.publish(read(hub, body)?).await?))
 }
 
-/// A publish that is under way once this returns.
-pub(super) fn begin(hub: &Inner, body: &[u8]) -> Result<Receipt<Published>, Fault> {
+/// What `publish` is told.
+pub(super) fn read<'b>(hub: &Inner, body: &'b [u8]) -> Result<publish::Publish<'b>, Fault> {
     let mut publish: Publish<'_> = parse(body)?;
     let channel = mem::take(&mut publish.channel);
-    publish.content()?.publish_to(hub, &channel)
+    publish.content()?.to(hub, channel)
 }
 
 /// As many answers as channels, whatever became of the others.
@@ -39,24 +37,13 @@ pub(super) async fn broadcast(hub: &Inner, body: &[u8]) -> Result<String, Fault>
     }
     let content = publish.content()?;
     let mut responses = String::from(r#"{"responses":["#);
-    // All are under way before one is awaited, so that a broker is waited for once.
-    let mut published = Vec::with_capacity(channels.len());
-    for (i, channel) in channels.iter().enumerate() {
-        published.push(content.clone().publish_to(hub, channel));
-        if i % TURN == TURN - 1 {
-            tokio::task::yield_now().await;
-        }
-    }
-    for (i, published) in published.into_iter().enumerate() {
+    let publishes = channels.iter().map(|channel| content.clone().to(hub, channel.into()));
+    for (i, published) in hub.publish_all(publishes).await.into_iter().enumerate() {
         if i > 0 {
             responses.push(',');
         }
-        let result = match published {
-            Ok(receipt) => answer(receipt.await),
-            Err(fault) => Err(fault),
-        };
-        match result {
-            Ok(result) => responses += &format!(r#"{{"result":{result}}}"#),
+        match published {
+            Ok(published) => responses += &format!(r#"{{"result":{}}}"#, answer(&published)),
             Err(fault) => responses += &fault.to_json(),
         }
     }
@@ -132,19 +119,19 @@ impl Publish<'_> {
 }
 
 impl Content {
-    fn publish_to(self, hub: &Inner, channel: &str) -> Result<Receipt<Published>, Fault> {
-        namespace(hub, channel)?;
-        let publish = publish::Publish {
+    fn to<'c>(self, hub: &Inner, channel: Cow<'c, str>) -> Result<publish::Publish<'c>, Fault> {
+        namespace(hub, &channel)?;
+        Ok(publish::Publish {
             tags: self.tags,
             skips_history: self.skips_history,
+            idempotency_key: self.idempotency_key,
             ..publish::Publish::new(channel, self.data)
-        };
-        Ok(hub.publish(publish, self.idempotency_key.as_deref()))
+        })
     }
 }
 
 /// What is told of a publish.
-pub(super) fn answer(published: Result<Published, PublishError>) -> Result<String, Fault> {
+pub(super) fn answer(Published { connections, offset, epoch }: &Published) -> String {
     #[derive(Serialize)]
     struct Answer<'a> {
         connections: usize,
@@ -153,8 +140,7 @@ pub(super) fn answer(published: Result<Published, PublishError>) -> Result<Strin
         #[serde(skip_serializing_if = "str::is_empty")]
         epoch: &'a str,
     }
-    let Published { connections, offset, epoch } = published?;
-    Ok(encode(&Answer { connections, offset, epoch: &epoch }))
+    encode(&Answer { connections: *connections, offset: *offset, epoch })
 }
 
 /// Bytes of the longest idempotency key: three times a UUID, and room for a name.

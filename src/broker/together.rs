@@ -1,0 +1,74 @@
+//! Publishes of one call: under way beside each other, so that the broker is waited for once.
+
+use std::mem;
+use std::time::Instant;
+
+use super::queue::{Admitted, Answer, Outgoing, Queue};
+use crate::error::PublishError;
+use crate::hub::Inner;
+use crate::hub::publish::Published;
+
+/// Publishes in their order.
+pub(crate) struct Together<'q> {
+    queue: &'q Queue,
+    /// When all are given up that were not sent by then.
+    deadline: Instant,
+    /// What goes next, as one request.
+    part: Vec<Admitted>,
+    /// What went: how many publishes, and what their answers come by.
+    under_way: Vec<(usize, Result<Answer, PublishError>)>,
+    answers: Vec<Result<Published, PublishError>>,
+}
+
+impl<'q> Together<'q> {
+    pub(super) fn new(queue: &'q Queue) -> Self {
+        let deadline = queue.deadline();
+        Self { queue, deadline, part: Vec::new(), under_way: Vec::new(), answers: Vec::new() }
+    }
+
+    /// Leaves one more to be sent.
+    pub(crate) async fn add(
+        &mut self,
+        hub: &Inner,
+        outgoing: Outgoing,
+    ) -> Result<(), PublishError> {
+        let mut room = self.queue.reserve(hub, &outgoing, None);
+        if matches!(room, Err(PublishError::Overloaded)) {
+            // What holds the room may be those before it.
+            self.settle().await;
+            room = self.queue.reserve(hub, &outgoing, None);
+        }
+        self.part.push(Admitted { outgoing, _reservation: room? });
+        if self.part.len() == PART {
+            self.go();
+        }
+        Ok(())
+    }
+
+    /// What became of all that were added.
+    pub(crate) async fn done(mut self) -> Vec<Result<Published, PublishError>> {
+        self.settle().await;
+        self.answers
+    }
+
+    async fn settle(&mut self) {
+        self.go();
+        for (count, answer) in mem::take(&mut self.under_way) {
+            let answers = match answer {
+                Ok(answer) => answer.await.unwrap_or_default(),
+                Err(error) => vec![Err(error); count],
+            };
+            self.answers.extend(answers);
+        }
+    }
+
+    fn go(&mut self) {
+        if !self.part.is_empty() {
+            let part = mem::take(&mut self.part);
+            self.under_way.push((part.len(), self.queue.push(part, self.deadline)));
+        }
+    }
+}
+
+/// Publishes of one request: as many as the broker is sent at once.
+const PART: usize = 256;
