@@ -122,8 +122,9 @@ mod tests {
 
     #[test]
     fn arguments_reach_the_server() {
-        let limit = "pubsub 256kb 0 0";
-        let redis = Redis::with(&["--requirepass", "x", "--client-output-buffer-limit", limit]);
+        let limit = ["pubsub", "256kb", "0", "0"];
+        let before = ["--requirepass", "x", "--client-output-buffer-limit"];
+        let redis = Redis::with(&[&before[..], &limit[..]].concat());
         assert!(redis.cli(&["ping"]).starts_with("NOAUTH "));
         let url = redis.url().replace("//", "//default:x@");
         let limits = run(program("redis-cli").args(["-u", &url]).args(LIMITS));

@@ -32,7 +32,7 @@ fn a_broker_without_memory_refuses_and_what_is_there_stays() {
     let mut client = subscriber(&node, 1, "news:a");
     node.publish("news:a", &json!(1));
     client.must_hear("news:a", &json!(1));
-    redis.cli(&["config", "set", "maxmemory", "1mb"]);
+    redis.cli(&["config", "set", "maxmemory", "1"]);
     assert_eq!(node.try_publish("news:a", &json!("refused")), Err(100));
     within_five_seconds(|| assert!(node.until_in_doubt().contains("OOM")));
     // What the broker need not remember goes on.
@@ -45,7 +45,7 @@ fn a_broker_without_memory_refuses_and_what_is_there_stays() {
 
 #[test]
 fn a_broker_that_cannot_save_refuses() {
-    let redis = Redis::with(&["--save", "3600 1"]);
+    let redis = Redis::with(&["--save", "3600", "1"]);
     let node = node(&redis.url());
     let mut client = subscriber(&node, 1, "news:a");
     node.publish("news:a", &json!(1));
@@ -62,7 +62,7 @@ fn a_broker_that_cannot_save_refuses() {
 
 #[test]
 fn a_full_buffer_at_the_broker_loses_nothing() {
-    let redis = Redis::with(&["--client-output-buffer-limit", "pubsub 64kb 0 0"]);
+    let redis = Redis::with(&["--client-output-buffer-limit", "pubsub", "64kb", "0", "0"]);
     let proxy = Proxy::to(redis.port());
     let far = node_with(&redis.url_by(&proxy), |config| {
         // All that it missed comes at once.
