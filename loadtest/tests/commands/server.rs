@@ -68,8 +68,11 @@ impl Drop for Server {
 
 /// Runs the load tester to its end.
 pub(crate) fn loadtest(arguments: &[&str]) -> Output {
+    // For the nats-server of this checkout.
+    let environment = concat!(env!("CARGO_MANIFEST_DIR"), "/../.venv/bin");
     Command::new(env!("CARGO_BIN_EXE_fanfare-loadtest"))
         .args(arguments)
+        .env("PATH", format!("{environment}:{}", std::env::var("PATH").unwrap()))
         .env("FANFARE_AUTH_HMAC_SECRET", SECRET)
         .env("FANFARE_API_KEY", API_KEY)
         .output()
