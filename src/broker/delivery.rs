@@ -1,6 +1,5 @@
 //! What comes from the broker, on its way into the ring.
 
-use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -91,13 +90,13 @@ fn publications_of<'t>(topic: &'t Topic, bodies: &[Bytes]) -> Option<(&'t str, V
 }
 
 /// Publications without positions to the subscribers of their channel, as few posts.
-async fn publish_all(hub: &Inner, broker: &Broker, name: &str, mut rest: Vec<Publication>) {
-    BrokerStats::count_all(&broker.stats.received, rest.len());
-    while !rest.is_empty() {
-        let sizes = rest.iter().map(|publication| hub.ring_bytes(publication.size()));
+async fn publish_all(hub: &Inner, broker: &Broker, name: &str, all: Vec<Publication>) {
+    BrokerStats::count_all(&broker.stats.received, all.len());
+    let mut rest = all.into_iter();
+    while !rest.as_slice().is_empty() {
+        let sizes = rest.as_slice().iter().map(|publication| hub.ring_bytes(publication.size()));
         let (count, room) = hub.ring.room().wait_together(sizes.take(POST_MAX)).await;
-        let after = rest.split_off(count);
-        let together = mem::replace(&mut rest, after);
+        let together: Vec<_> = rest.by_ref().take(count).collect();
         hub.channels.with(name, |channel, state| {
             let framed = together.into_iter().map(|publication| {
                 Framed::from(hub.channels.take(channel, state, publication, Duration::ZERO))

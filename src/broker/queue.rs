@@ -95,7 +95,7 @@ impl Queue {
         share: Option<&Arc<Share>>,
     ) -> Result<Answer, PublishError> {
         let _reservation = self.reserve(hub, &outgoing, share)?;
-        self.push(vec![Admitted { outgoing, _reservation }], self.deadline())
+        self.push(vec![Admitted { outgoing, _reservation }])
     }
 
     /// The same, also while the node ends, and for nobody's share.
@@ -105,7 +105,7 @@ impl Queue {
         outgoing: Outgoing,
     ) -> Result<Answer, PublishError> {
         let _reservation = self.take_room(hub, &outgoing, None).ok_or(PublishError::Overloaded)?;
-        self.push(vec![Admitted { outgoing, _reservation }], self.deadline())
+        self.push(vec![Admitted { outgoing, _reservation }])
     }
 
     /// The same, once there is room.
@@ -115,7 +115,7 @@ impl Queue {
         outgoing: Outgoing,
     ) -> Result<Answer, PublishError> {
         let _reservation = self.room.wait(hub.ring_bytes(outgoing.body.len())).await;
-        self.push(vec![Admitted { outgoing, _reservation }], self.deadline())
+        self.push(vec![Admitted { outgoing, _reservation }])
     }
 
     /// Takes room for a publish, while the node does not end.
@@ -133,13 +133,10 @@ impl Queue {
         reservation.ok_or(PublishError::Overloaded)
     }
 
-    /// Leaves a request to be sent by then.
-    pub(super) fn push(
-        &self,
-        publishes: Vec<Admitted>,
-        deadline: Instant,
-    ) -> Result<Answer, PublishError> {
+    /// Leaves a request to be sent.
+    pub(super) fn push(&self, publishes: Vec<Admitted>) -> Result<Answer, PublishError> {
         let (answer, answered) = oneshot::channel();
+        let deadline = self.deadline();
         // The thread that takes it lives as long as the hub does.
         let pushed = self.sender.send(Request { publishes, deadline, answer });
         pushed.map_err(|_| PublishError::Closed)?;

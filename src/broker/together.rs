@@ -11,8 +11,9 @@ use crate::hub::publish::Published;
 /// Publishes in their order.
 pub(crate) struct Together<'q> {
     queue: &'q Queue,
-    /// When all are given up that were not sent by then.
+    /// When it is over, if it had to wait for room: then no more is left to be sent.
     deadline: Instant,
+    is_over: bool,
     /// What goes next, as one request.
     part: Vec<Admitted>,
     /// What went: how many publishes, and what their answers come by.
@@ -23,7 +24,8 @@ pub(crate) struct Together<'q> {
 impl<'q> Together<'q> {
     pub(super) fn new(queue: &'q Queue) -> Self {
         let deadline = queue.deadline();
-        Self { queue, deadline, part: Vec::new(), under_way: Vec::new(), answers: Vec::new() }
+        let (part, under_way, answers) = Default::default();
+        Self { queue, deadline, is_over: false, part, under_way, answers }
     }
 
     /// Leaves one more to be sent.
@@ -32,10 +34,14 @@ impl<'q> Together<'q> {
         hub: &Inner,
         outgoing: Outgoing,
     ) -> Result<(), PublishError> {
+        if self.is_over {
+            return Err(PublishError::Unavailable);
+        }
         let mut room = self.queue.reserve(hub, &outgoing, None);
         if matches!(room, Err(PublishError::Overloaded)) {
             // What holds the room may be those before it.
             self.settle().await;
+            self.is_over = Instant::now() >= self.deadline;
             room = self.queue.reserve(hub, &outgoing, None);
         }
         self.part.push(Admitted { outgoing, _reservation: room? });
@@ -54,10 +60,12 @@ impl<'q> Together<'q> {
     async fn settle(&mut self) {
         self.go();
         for (count, answer) in mem::take(&mut self.under_way) {
-            let answers = match answer {
+            let mut answers = match answer {
                 Ok(answer) => answer.await.unwrap_or_default(),
                 Err(error) => vec![Err(error); count],
             };
+            // Each keeps its own, also if some have none.
+            answers.resize(count, Err(PublishError::Uncertain));
             self.answers.extend(answers);
         }
     }
@@ -65,10 +73,10 @@ impl<'q> Together<'q> {
     fn go(&mut self) {
         if !self.part.is_empty() {
             let part = mem::take(&mut self.part);
-            self.under_way.push((part.len(), self.queue.push(part, self.deadline)));
+            self.under_way.push((part.len(), self.queue.push(part)));
         }
     }
 }
 
-/// Publishes of one request: as many as the broker is sent at once.
+/// Publishes of one request: enough that what each request costs is little for each of them.
 const PART: usize = 256;

@@ -7,7 +7,8 @@ use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use super::{ANSWER_BYTES, Method, call, parse, publish};
+use super::publish::TOGETHER_MAX;
+use super::{ANSWER_BYTES, Method, call, parse, parse_text, publish};
 use crate::hub::publish::{Publish, turn_after};
 use crate::protocol::centrifuge::Error;
 use crate::server::respond::Fault;
@@ -48,8 +49,9 @@ impl<'b> Replies<'b> {
         }
         let named = named(command);
         if let Ok((Method::Publish, body)) = named {
-            self.publishes.push(publish::read(&shard.hub, body));
-            if self.publishes.len() == PUBLISHES_MAX {
+            let told = parse_text::<publish::Publish<'_>>(body);
+            self.publishes.push(told.and_then(|told| told.judge(&shard.hub)));
+            if self.publishes.len() == TOGETHER_MAX {
                 self.settle(shard).await;
             }
             return;
@@ -57,7 +59,9 @@ impl<'b> Replies<'b> {
         // What it tells is to be as if the publishes before it were done.
         self.settle(shard).await;
         match named {
-            Ok((method, body)) => self.give_result(method, call(shard, method, body).await),
+            Ok((method, body)) => {
+                self.give_result(method, call(shard, method, body.as_bytes()).await)
+            }
             Err(fault) => self.give(&fault.to_json()),
         }
     }
@@ -87,13 +91,10 @@ impl<'b> Replies<'b> {
     }
 }
 
-/// Publishes that are made together: few enough to be held meanwhile, many enough to share a broker's time.
-const PUBLISHES_MAX: usize = 1024;
-
 /// A command's method, and its body.
-fn named(command: &RawValue) -> Result<(Method, &[u8]), Fault> {
-    match parse(command.get().as_bytes())? {
-        Only(Some((Name(name), body))) => Ok((Method::named(&name)?, body.get().as_bytes())),
+fn named(command: &RawValue) -> Result<(Method, &str), Fault> {
+    match parse_text(command.get())? {
+        Only(Some((Name(name), body))) => Ok((Method::named(&name)?, body.get())),
         Only(None) => Err(Fault::bad_request("bad request: a command has one key, its method")),
     }
 }

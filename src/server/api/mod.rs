@@ -165,14 +165,19 @@ async fn read(request: Request<Incoming>, max: usize) -> Result<Bytes, Fault> {
 
 /// Reads a command. What is no JSON object is a fault of transport, whatever the method.
 fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Fault> {
+    parse_text(
+        simdutf8::basic::from_utf8(body)
+            .map_err(|_| Fault::bad_request("bad request: send UTF-8").of_transport())?,
+    )
+}
+
+/// The same of what is text already.
+fn parse_text<'a, T: Deserialize<'a>>(body: &'a str) -> Result<T, Fault> {
     // A derived type would also take an array of its fields.
-    if !body.trim_ascii_start().starts_with(b"{") {
+    if !body.trim_ascii_start().starts_with('{') {
         return Err(Fault::bad_request("bad request: send a JSON object").of_transport());
     }
-    // Once, and not each string of it.
-    let text = simdutf8::basic::from_utf8(body)
-        .map_err(|_| Fault::bad_request("bad request: send UTF-8").of_transport())?;
-    serde_json::from_str(text).map_err(|error| {
+    serde_json::from_str(body).map_err(|error| {
         let fault = Fault::bad_request(format!("bad request: {error}"));
         if error.classify() == Category::Data { fault } else { fault.of_transport() }
     })

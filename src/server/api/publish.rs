@@ -18,14 +18,7 @@ use crate::server::respond::Fault;
 use crate::user::UserId;
 
 pub(super) async fn publish(hub: &Inner, body: &[u8]) -> Result<String, Fault> {
-    Ok(answer(&hub.publish(read(hub, body)?).await?))
-}
-
-/// What `publish` is told.
-pub(super) fn read<'b>(hub: &Inner, body: &'b [u8]) -> Result<publish::Publish<'b>, Fault> {
-    let mut publish: Publish<'_> = parse(body)?;
-    let channel = mem::take(&mut publish.channel);
-    publish.content()?.to(hub, channel)
+    Ok(answer(&hub.publish(parse::<Publish<'_>>(body)?.judge(hub)?).await?))
 }
 
 /// As many answers as channels, whatever became of the others.
@@ -37,15 +30,14 @@ pub(super) async fn broadcast(hub: &Inner, body: &[u8]) -> Result<String, Fault>
     }
     let content = publish.content()?;
     let mut responses = String::from(r#"{"responses":["#);
-    let publishes = channels.iter().map(|channel| content.clone().to(hub, channel.into()));
-    for (i, published) in hub.publish_all(publishes).await.into_iter().enumerate() {
-        if i > 0 {
-            responses.push(',');
-        }
-        match published {
-            Ok(published) => responses += &format!(r#"{{"result":{}}}"#, answer(&published)),
-            Err(fault) => responses += &fault.to_json(),
-        }
+    for (i, channels) in channels.chunks(TOGETHER_MAX).enumerate() {
+        let publishes = channels.iter().map(|channel| content.clone().to(hub, channel.into()));
+        let published = hub.publish_all(publishes).await.into_iter().map(|published| {
+            let answered = published.map(|published| answer(&published));
+            answered.map_or_else(|fault| fault.to_json(), |it| format!(r#"{{"result":{it}}}"#))
+        });
+        responses += if i > 0 { "," } else { "" };
+        responses += &published.collect::<Vec<_>>().join(",");
     }
     responses.push_str("]}");
     Ok(responses)
@@ -74,7 +66,7 @@ pub(super) async fn send_to_user(hub: &Inner, body: &[u8]) -> Result<String, Fau
 
 /// What `publish` and `broadcast` are told.
 #[derive(Deserialize)]
-struct Publish<'a> {
+pub(super) struct Publish<'a> {
     #[serde(borrow, default)]
     channel: Cow<'a, str>,
     #[serde(default)]
@@ -97,7 +89,13 @@ struct Content {
     idempotency_key: Option<String>,
 }
 
-impl Publish<'_> {
+impl<'a> Publish<'a> {
+    /// What it is to the one channel that it names.
+    pub(super) fn judge(mut self, hub: &Inner) -> Result<publish::Publish<'a>, Fault> {
+        let channel = mem::take(&mut self.channel);
+        self.content()?.to(hub, channel)
+    }
+
     fn content(self) -> Result<Content, Fault> {
         let data = json(self.data, self.b64data.as_deref())?;
         let data = data.ok_or_else(|| Fault::bad_request("bad request: data is missing"))?;
@@ -142,6 +140,9 @@ pub(super) fn answer(Published { connections, offset, epoch }: &Published) -> St
     }
     encode(&Answer { connections: *connections, offset: *offset, epoch })
 }
+
+/// Publishes that are made together: few enough to be held meanwhile, many enough to share a broker's time.
+pub(super) const TOGETHER_MAX: usize = 1024;
 
 /// Bytes of the longest idempotency key: three times a UUID, and room for a name.
 const IDEMPOTENCY_KEY_MAX: usize = 128;
