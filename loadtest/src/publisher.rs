@@ -53,7 +53,9 @@ impl Publisher {
         let give_up = schedule.end().saturating_add(GRACE);
         loop {
             let now = self.clock.now();
-            let (mut count, most) = (0, schedule.at_once());
+            // Only what goes as one call ends with its burst.
+            let most = if self.encoder.head.is_some() { schedule.of_call() } else { u64::MAX };
+            let mut count = 0;
             while count < most
                 && batch.len() < BATCH_MAX
                 && now < give_up

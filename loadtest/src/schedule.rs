@@ -43,8 +43,8 @@ impl Schedule {
         self.end
     }
 
-    /// How many are to be written at once at most, also of what is late: a burst, if there are bursts.
-    pub(crate) fn at_once(&self) -> u64 {
+    /// How many one call holds at most, also of what is late: a burst, if there are bursts.
+    pub(crate) fn of_call(&self) -> u64 {
         if self.burst > 1 { self.burst.into() } else { u64::MAX }
     }
 
@@ -106,6 +106,13 @@ mod tests {
         let mut once = Schedule::once(64, 5);
         assert_eq!(std::iter::from_fn(|| once.take(5)).count(), 64);
         assert_eq!(once.next(5), None);
+    }
+
+    #[test]
+    fn a_call_holds_a_burst_or_all_there_is() {
+        let schedule = Schedule::new(Rate::FlatOut, 0, Duration::from_secs(1));
+        assert_eq!(schedule.of_call(), u64::MAX);
+        assert_eq!(schedule.in_bursts(256).of_call(), 256);
     }
 
     #[test]
