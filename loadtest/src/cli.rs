@@ -113,6 +113,10 @@ pub(crate) struct Fanout {
     /// Publish to another node of the server's cluster: its scheme, host and port.
     #[arg(long, conflicts_with = "compare")]
     pub(crate) publish_url: Option<String>,
+    /// Another node of the server's cluster, where as many subscribe, whose deliveries are counted
+    /// for themselves; may be given again.
+    #[arg(long, value_name = "URL", conflicts_with = "compare")]
+    pub(crate) beside: Vec<String>,
     /// Measure something else in turn, on the same CPUs, with frames of the same length.
     #[arg(long, requires = "pid", value_name = "YARDSTICK")]
     pub(crate) compare: Option<Yardstick>,
@@ -279,7 +283,7 @@ pub(crate) enum Publish {
     Peer,
     /// A backend, over one pipelined HTTP connection.
     Http,
-    /// The same, to channels, with all that is due at once in one call of `batch`.
+    /// The same, to channels, with all that is due at once, or a --burst of it, in one call of `batch`.
     Batch,
 }
 

@@ -11,7 +11,7 @@ use crate::clock::{Clock, Timer};
 use crate::failure::Failure;
 use crate::feed::{Feed, Reach, Source};
 use crate::meter::Meter;
-use crate::outcome::{Count, Outcome};
+use crate::outcome::{Beside, Count, Outcome};
 use crate::progress;
 use crate::reader::Scratch;
 use crate::report;
@@ -23,11 +23,11 @@ use crate::target::{Target, Wire};
 pub(crate) async fn run(options: &Fanout) -> Result<(), Failure> {
     let server = &options.server;
     let target = Target::fanfare(&server.url, &server.secret, wire(options)?)?;
-    let other = options.publish_url.as_ref();
-    let other =
-        other.map(|url| Target::fanfare(url, &server.secret, wire(options)?)).transpose()?;
+    let node = |url: &String| Target::fanfare(url, &server.secret, wire(options)?);
+    let publish_at = options.publish_url.as_ref().map(node).transpose()?;
+    let beside = options.beside.iter().map(node).collect::<Result<_, _>>()?;
     let meter = Meter::new(options.server.pid)?;
-    let load = Load { publish_at: other, ..Load::new(options)? };
+    let load = Load { publish_at, beside, ..Load::new(options)? };
     let outcome = measure(&target, &load, meter, "fanout").await?;
     report::print(options.server.json, &outcome, || outcome.rows())
 }
@@ -57,8 +57,12 @@ pub(crate) struct Load {
     source: Source,
     /// How many get a publish.
     audience: u64,
+    /// Whether a connection is to get everything in order: with one channel each it is.
+    is_ordered: bool,
     /// Where it is published, if not where the subscribers are.
     publish_at: Option<Target>,
+    /// Nodes where as many subscribe.
+    beside: Vec<Target>,
 }
 
 impl Load {
@@ -90,6 +94,7 @@ impl Load {
         Ok(Self {
             connections: options.connections,
             audience: source.audience(options.connections)?,
+            is_ordered: options.subscriptions_per_connection == 1,
             rate: options.rate,
             burst: options.burst,
             warmup: options.warmup,
@@ -97,6 +102,7 @@ impl Load {
             settle: options.settle,
             source,
             publish_at: None,
+            beside: Vec::new(),
         })
     }
 
@@ -138,7 +144,8 @@ pub(crate) async fn measure(
 ) -> Result<Outcome, Failure> {
     let clock = Clock::start();
     let mut outcome = Outcome::new(load.connections, load.rate);
-    let mut subscribers = Subscribers::new(&Scratch::new(clock), load.stride());
+    let scratch = Scratch::new(clock);
+    let mut subscribers = Subscribers::new(&scratch, load.stride());
 
     outcome.memory.before = meter.resident()?;
     let before = meter.read()?;
@@ -148,6 +155,10 @@ pub(crate) async fn measure(
     sleep(load.settle).await;
     outcome.memory.idle = meter.resident()?;
 
+    let mut beside = Vec::new();
+    for node in &load.beside {
+        beside.push(open_beside(node, load, &scratch, beside.len() as u32 + 1).await?);
+    }
     let publishing = load.connections + 1;
     let publish_at = load.publish_at.as_ref().unwrap_or(target);
     let mut feed = Feed::open(publish_at, subscribers, &load.source, publishing, clock).await?;
@@ -159,7 +170,30 @@ pub(crate) async fn measure(
 
     publish(&mut feed, load, meter, clock, title, &mut outcome).await?;
     outcome.count_run(&feed);
+    outcome.disordered = load.is_ordered.then(|| feed.subscribers.tally.disordered.get());
+    for (node, subscribers) in load.beside.iter().zip(beside) {
+        subscribers.drain(feed.expected_beside()).await;
+        let (expected, received) = (feed.expected_beside(), subscribers.tally.deliveries.get());
+        let disordered = load.is_ordered.then(|| subscribers.tally.disordered.get());
+        outcome.beside.push(Beside { address: node.address(), expected, received, disordered });
+    }
     Ok(outcome)
+}
+
+/// As many subscribers on another node, whose users are of their own.
+async fn open_beside(
+    node: &Target,
+    load: &Load,
+    scratch: &Scratch,
+    number: u32,
+) -> Result<Subscribers, Failure> {
+    let mut subscribers = Subscribers::new(scratch, load.stride());
+    let first = number * (load.connections + 1) + 1;
+    subscribers.open(node, first..first + load.connections, || ()).await?;
+    if node.answers_pings() {
+        subscribers.call_roll().await?;
+    }
+    Ok(subscribers)
 }
 
 /// Warms up and publishes; counts what happens in the window after the warm-up.

@@ -161,7 +161,17 @@ impl Feed {
 
     /// Deliveries that the publishes so far should lead to.
     pub(crate) fn expected(&self) -> u64 {
-        (self.sent().count.get() - self.refused()) * self.audience
+        self.taken() * self.audience
+    }
+
+    /// The same on another node with as many subscribers, where nobody publishes.
+    pub(crate) fn expected_beside(&self) -> u64 {
+        let is_subscriber = self.backend.is_none();
+        self.taken() * (self.audience - u64::from(is_subscriber))
+    }
+
+    fn taken(&self) -> u64 {
+        self.sent().count.get() - self.refused()
     }
 
     /// How many deliveries are missing; below 0, how many are too many.

@@ -1,6 +1,7 @@
 //! What came of a fan-out.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use serde::Serialize;
 
@@ -26,6 +27,11 @@ pub(crate) struct Outcome {
     pub(crate) expected: u64,
     pub(crate) received: u64,
     pub(crate) lost: i64,
+    /// Timed deliveries that came after a later publish, if each connection has one channel: across
+    /// channels there is no order.
+    pub(crate) disordered: Option<u64>,
+    /// On other nodes.
+    pub(crate) beside: Vec<Beside>,
     /// Errors that the server answered with, by code.
     pub(crate) errors: BTreeMap<u32, u64>,
     /// Connections that ended, by how.
@@ -40,6 +46,15 @@ pub(crate) struct Outcome {
     pub(crate) us_per_connect: Option<f64>,
     pub(crate) connects_per_second: f64,
     pub(crate) memory: Memory,
+}
+
+/// What came to the subscribers of another node.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Beside {
+    pub(crate) address: SocketAddr,
+    pub(crate) expected: u64,
+    pub(crate) received: u64,
+    pub(crate) disordered: Option<u64>,
 }
 
 /// Resident bytes of the server.
@@ -114,12 +129,17 @@ impl Outcome {
             ("payload", format!("{} B", self.payload_bytes)),
             ("publishes/s", format!("{:.0} of {offered}", self.publishes_per_second)),
             ("deliveries/s", format!("{:.0}", self.deliveries_per_second)),
-            ("deliveries", format!("{} of {}, {} lost", self.received, self.expected, self.lost)),
+            ("deliveries", deliveries(self.expected, self.received, self.disordered)),
             ("refused", format!("{} of {} publishes", self.refused, self.published)),
             ("latency", self.latency_ms.to_string()),
             ("published late", format!("by at most {:.2} ms", self.late_ms)),
             ("connects/s", format!("{:.0}", self.connects_per_second)),
         ];
+        rows.extend(self.beside.iter().map(|beside| {
+            let Beside { address, expected, received, disordered } = beside;
+            let deliveries = deliveries(*expected, *received, *disordered);
+            ("beside", format!("{deliveries} at {address}"))
+        }));
         let micros = |micros: f64| format!("{micros:.3} µs");
         rows.extend(self.us_per_delivery.map(|cpu| ("CPU a delivery", micros(cpu))));
         rows.extend(self.us_per_connect.map(|cpu| ("CPU a connect", micros(cpu))));
@@ -139,6 +159,12 @@ impl Outcome {
             .map(|then| (then as f64 - before as f64) / 1024.0 / f64::from(self.connections));
         format!("{idle:.2} KiB idle, {after_burst:.2} KiB after a burst")
     }
+}
+
+fn deliveries(expected: u64, received: u64, disordered: Option<u64>) -> String {
+    let lost = expected.cast_signed() - received.cast_signed();
+    let disordered = disordered.map(|count| format!(", {count} out of order")).unwrap_or_default();
+    format!("{received} of {expected}, {lost} lost{disordered}")
 }
 
 /// A publisher that is later than this has fallen behind.

@@ -20,6 +20,8 @@ use crate::scanner::{Frame, PONG, TEXT};
 #[derive(Debug)]
 pub(crate) struct Tally {
     pub(crate) deliveries: Cell<u64>,
+    /// Those of the timed ones that came to a subscriber after a later publish.
+    pub(crate) disordered: Cell<u64>,
     /// Bytes of payload of the last delivery that was looked at.
     pub(crate) payload: Cell<u64>,
     pub(crate) pongs: Cell<u32>,
@@ -38,6 +40,7 @@ impl Tally {
     pub(crate) fn new() -> Rc<Self> {
         Rc::new(Self {
             deliveries: Cell::default(),
+            disordered: Cell::default(),
             payload: Cell::default(),
             pongs: Cell::default(),
             errors: RefCell::default(),
@@ -72,7 +75,7 @@ impl Tally {
         stride: u32,
     ) -> impl FnMut(u64, Frame<'_>) + 'static {
         let tally = self.clone();
-        let mut untimed = index % stride;
+        let (mut untimed, mut next) = (index % stride, 0);
         move |now, frame| {
             let is_text = frame.opcode == TEXT;
             let Some(at) = is_text.then(|| tally.place.find(frame.head)).flatten() else {
@@ -85,7 +88,12 @@ impl Tally {
             }
             untimed = stride - 1;
             tally.payload.set(frame.length);
-            tally.time(now, Mark::read(frame.head, at));
+            let Some(mark) = Mark::read(frame.head, at) else { return };
+            if mark.sequence < next {
+                tally.disordered.set(tally.disordered.get() + 1);
+            }
+            next = mark.sequence + 1;
+            tally.time(now, mark);
         }
     }
 
@@ -105,11 +113,10 @@ impl Tally {
         self.errors.borrow().get(&TOO_MANY).copied().unwrap_or(0)
     }
 
-    fn time(&self, now: u64, mark: Option<Mark>) {
-        let Some(mark) = mark.filter(|mark| self.window.borrow().contains(&mark.due)) else {
-            return;
-        };
-        self.latencies.borrow_mut().saturating_record(now.saturating_sub(mark.due));
+    fn time(&self, now: u64, Mark { due, .. }: Mark) {
+        if self.window.borrow().contains(&due) {
+            self.latencies.borrow_mut().saturating_record(now.saturating_sub(due));
+        }
     }
 
     #[cold]
@@ -173,3 +180,24 @@ pub(crate) fn error_code(payload: &[u8]) -> Option<u32> {
 
 /// The error for a publish that there is no room for.
 pub(crate) const TOO_MANY: u32 = 111;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_after_a_later_publish_or_twice_is_out_of_order() {
+        let tally = Tally::new();
+        let mut subscribers = [0, 1].map(|index| tally.subscriber(index, 1));
+        for (subscriber, sequences) in
+            subscribers.iter_mut().zip([&[0, 2, 1, 3, 3], &[1, 2, 4, 5, 9]])
+        {
+            for sequence in sequences {
+                let mut head = [0; Mark::BYTES];
+                Mark { publisher: 0, sequence: *sequence, due: 5 }.write(&mut head);
+                subscriber(7, Frame { opcode: TEXT, length: head.len() as u64, head: &head });
+            }
+        }
+        assert_eq!((tally.deliveries.get(), tally.disordered.get()), (10, 2));
+    }
+}

@@ -41,6 +41,27 @@ fn fanout_counts_every_delivery_of_a_backend() {
     assert_eq!(report["received"], report["expected"]);
 }
 
+/// The server stands for the node beside it as well.
+#[test]
+fn fanout_counts_deliveries_and_their_order_beside() {
+    let server = Server::start(open_channels);
+    let url = server.url();
+    let nodes = ["--beside", &url, "--beside", &url];
+    let wire = ["--connections", "10", "--rate", "200", "--protocol", "centrifuge"];
+    for publish in ["http", "peer"] {
+        let options = [&wire[..], &nodes, &["--publish", publish]].concat();
+        let report = server.report("fanout", &options);
+        assert_eq!((&report["lost"], &report["disordered"]), (&json!(0), &json!(0)), "{publish}");
+        let beside = report["beside"].as_array().unwrap();
+        assert_eq!(beside.len(), 2);
+        for node in beside {
+            let deliveries = json!((64 + 120) * 10);
+            assert_eq!((&node["expected"], &node["received"]), (&deliveries, &deliveries));
+            assert_eq!(node["disordered"], json!(0));
+        }
+    }
+}
+
 #[test]
 fn fanout_flat_out_ends_and_loses_nothing() {
     let server = Server::start(|config| config.limits.outbox_bytes = 64 << 20);
