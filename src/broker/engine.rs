@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -341,7 +342,8 @@ impl fmt::Display for Refusal {
 
 /// A name that no stream had before.
 pub(super) fn new_epoch() -> Arc<str> {
-    format!("{:08x}", uuid::Uuid::new_v4().as_fields().0).into()
+    // By chance, and without asking the system each time.
+    format!("{:08x}", RandomState::new().build_hasher().finish() as u32).into()
 }
 
 /// How long a stream's position is kept after its last publication or reading: longer than what is in it, so

@@ -4,6 +4,9 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::{FutureExt, LocalBoxFuture};
+use futures_util::stream::{FuturesUnordered, StreamExt};
+
 use super::engine::{Connected, Connector, Failure, Session};
 use super::entered::Entered;
 use super::feed::{Feed, Heard};
@@ -53,17 +56,20 @@ async fn serve(
     (requests, entered): (&mut Requests, &mut Entered),
 ) -> Failure {
     let level = feed.level();
-    let failed: Result<Infallible, Failure> = tokio::select! {
-        failed = publish(hub, broker, session, requests) => failed,
-        failed = receive(hub, broker, &mut feed) => failed,
-        failed = follow::run(hub, broker, session) => failed,
-        failed = register::run(hub, broker, session, entered) => failed,
-        failed = reap::run(hub, broker, session) => failed,
-        failed = check::run(hub, session) => failed,
-        failed = pulse::run(broker, session, &level) => failed,
-        failed = lease::run(hub, broker, session) => failed,
-    };
-    let Err(failure) = failed;
+    // Each is polled only when it is woken, so that a publish costs nothing in those that are at rest.
+    let mut parts: FuturesUnordered<LocalBoxFuture<'_, Result<Infallible, Failure>>> = [
+        publish(hub, broker, session, requests).boxed_local(),
+        receive(hub, broker, &mut feed).boxed_local(),
+        follow::run(hub, broker, session).boxed_local(),
+        register::run(hub, broker, session, entered).boxed_local(),
+        reap::run(hub, broker, session).boxed_local(),
+        check::run(hub, session).boxed_local(),
+        pulse::run(broker, session, &level).boxed_local(),
+        lease::run(hub, broker, session).boxed_local(),
+    ]
+    .into_iter()
+    .collect();
+    let Err(failure) = parts.select_next_some().await;
     failure
 }
 

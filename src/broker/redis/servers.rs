@@ -92,28 +92,46 @@ impl Servers {
         &self,
         commands: Vec<Routed>,
     ) -> Result<Vec<Result<Value, Refusal>>, Failure> {
-        let mut answers: Vec<_> = commands.iter().map(|_| None).collect();
-        let mut batches: Vec<(Vec<usize>, Pipeline)> = vec![Default::default(); self.servers.len()];
-        for (index, Routed { command, slot }) in commands.into_iter().enumerate() {
-            let (indices, pipeline) = &mut batches[self.server_of(slot)];
-            indices.push(index);
-            pipeline.add_command(command);
+        if let [server] = &self.servers[..] {
+            return self.on(server, commands).await;
         }
-        let batches =
-            self.servers.iter().zip(batches).filter(|(_, (indices, _))| !indices.is_empty());
-        let done = batches.map(async |(server, (indices, mut pipeline))| {
-            pipeline.ignore_errors();
-            let mut connection = server.commands.clone();
-            let answers: Vec<Result<Value, RedisError>> =
-                pipeline.query_async(&mut connection).await?;
-            Ok::<_, RedisError>((indices, answers))
+        let mut answers: Vec<_> = commands.iter().map(|_| None).collect();
+        let mut batches: Vec<(Vec<usize>, Vec<Routed>)> = Vec::new();
+        batches.resize_with(self.servers.len(), Default::default);
+        for (index, command) in commands.into_iter().enumerate() {
+            let (indices, commands) = &mut batches[self.server_of(command.slot)];
+            indices.push(index);
+            commands.push(command);
+        }
+        let done = self.servers.iter().zip(batches).map(async |(server, (indices, commands))| {
+            Ok::<_, Failure>((indices, self.on(server, commands).await?))
         });
         for (indices, done) in try_join_all(done).await? {
             for (index, answer) in indices.into_iter().zip(done) {
-                answers[index] = Some(answer.map_err(|error| self.refuse(&error)));
+                answers[index] = Some(answer);
             }
         }
         Ok(answers.into_iter().flatten().collect())
+    }
+
+    /// The same on one server.
+    async fn on(
+        &self,
+        server: &Server,
+        commands: Vec<Routed>,
+    ) -> Result<Vec<Result<Value, Refusal>>, Failure> {
+        if commands.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut pipeline = Pipeline::with_capacity(commands.len());
+        for Routed { command, .. } in commands {
+            pipeline.add_command(command);
+        }
+        pipeline.ignore_errors();
+        let answers: Vec<Result<Value, RedisError>> =
+            pipeline.query_async(&mut server.commands.clone()).await?;
+        let answers = answers.into_iter();
+        Ok(answers.map(|answer| answer.map_err(|error| self.refuse(&error))).collect())
     }
 
     pub(super) async fn subscribe(&self, names: Vec<String>) -> Result<(), Failure> {
