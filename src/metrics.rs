@@ -147,12 +147,15 @@ impl ShardStats {
         self.closes.increment(code);
     }
 
-    /// Counts a command of the API, and the code of its error if it had one.
-    pub(crate) fn called(&self, method: &'static str, error: Option<u32>) {
-        self.api_calls.increment(method);
-        if let Some(code) = error {
-            self.api_errors.increment(code);
-        }
+    /// Counts so many commands of the API, and the codes of those that had errors.
+    pub(crate) fn called(
+        &self,
+        method: &'static str,
+        count: usize,
+        errors: impl IntoIterator<Item = u32>,
+    ) {
+        self.api_calls.add(method, count as u64);
+        errors.into_iter().for_each(|code| self.api_errors.increment(code));
     }
 
     pub(crate) fn dropped(&self, frames: usize) {
@@ -199,7 +202,11 @@ pub(crate) struct Tally<L>(Mutex<BTreeMap<L, u64>>);
 
 impl<L: Clone + Ord> Tally<L> {
     pub(crate) fn increment(&self, label: L) {
-        *self.lock().entry(label).or_default() += 1;
+        self.add(label, 1);
+    }
+
+    fn add(&self, label: L, count: u64) {
+        *self.lock().entry(label).or_default() += count;
     }
 
     fn counts(&self) -> BTreeMap<L, u64> {

@@ -39,12 +39,12 @@ fn a_command_that_is_none_is_an_error_and_the_others_are_carried_out() {
     let server = remembering();
     let replies = batch(
         &server,
-        r#"{"commands":[1,{},{"publish":1},{"publish":{},"info":{}},{"info":{},"info":{}},{"batch":{"commands":[]}},{"user":{"user":1}}]}"#,
+        r#"{"commands":[1,{},{"publish":1},{"publish":["a",[],1]},{"publish":{},"info":{}},{"info":{},"info":{}},{"batch":{"commands":[]}},{"user":{"user":1}}]}"#,
     );
-    for reply in &replies[..6] {
+    for reply in &replies[..7] {
         assert_eq!(reply["error"]["code"], 107, "{reply}");
     }
-    assert_eq!(replies[6]["user"]["connections"], 0);
+    assert_eq!(replies[7]["user"]["connections"], 0);
     assert_eq!(batch(&server, r#"{"commands":[]}"#), Vec::<serde_json::Value>::new());
     assert_eq!(error(&server, "batch", "{}"), 107);
 }

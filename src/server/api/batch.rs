@@ -2,7 +2,9 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::marker::PhantomData;
 
+use serde::de::value::MapAccessDeserializer;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
@@ -47,20 +49,25 @@ impl<'b> Replies<'b> {
             self.settle(shard).await;
             return self.give(&Fault::command(Error::LIMIT_EXCEEDED, message).to_json());
         }
-        let named = named(command);
-        if let Ok((Method::Publish, body)) = named {
-            let told = parse_text::<publish::Publish<'_>>(body);
-            self.publishes.push(told.and_then(|told| told.judge(&shard.hub)));
-            if self.publishes.len() == TOGETHER_MAX {
-                self.settle(shard).await;
+        let command = match parse_text(command.get()) {
+            Ok(Command::Publish(publish)) => {
+                self.publishes.push(publish.judge(&shard.hub));
+                if self.publishes.len() == TOGETHER_MAX {
+                    self.settle(shard).await;
+                }
+                return;
             }
-            return;
-        }
+            Ok(Command::Named(Name(name), body)) => Method::named(&name).map(|it| (it, body)),
+            Ok(Command::Strange) => {
+                Err(Fault::bad_request("bad request: a command has one key, its method"))
+            }
+            Err(fault) => Err(fault),
+        };
         // What it tells is to be as if the publishes before it were done.
         self.settle(shard).await;
-        match named {
+        match command {
             Ok((method, body)) => {
-                self.give_result(method, call(shard, method, body.as_bytes()).await)
+                self.give_result(method, call(shard, method, body.get().as_bytes()).await)
             }
             Err(fault) => self.give(&fault.to_json()),
         }
@@ -68,64 +75,98 @@ impl<'b> Replies<'b> {
 
     /// Makes the publishes.
     async fn settle(&mut self, shard: &Shard) {
+        if self.publishes.is_empty() {
+            return;
+        }
         let publishes = std::mem::take(&mut self.publishes).into_iter();
-        for result in shard.hub.publish_all(publishes).await {
-            let code = result.as_ref().err().map(Fault::code);
-            shard.stats().called(Method::Publish.name(), code);
+        let results = shard.hub.publish_all(publishes).await;
+        let codes = results.iter().filter_map(|result| Some(result.as_ref().err()?.code()));
+        shard.stats().called(Method::Publish.name(), results.len(), codes);
+        for result in results {
             self.give_result(Method::Publish, result.map(|it| publish::answer(&it)));
         }
     }
 
     fn give_result(&mut self, method: Method, result: Result<String, Fault>) {
         match result {
-            Ok(result) => self.give(&format!(r#"{{"{}":{result}}}"#, method.name())),
+            Ok(result) => self.give_parts(&[r#"{""#, method.name(), r#"":"#, &result, "}"]),
             Err(fault) => self.give(&fault.to_json()),
         }
     }
 
     fn give(&mut self, reply: &str) {
+        self.give_parts(&[reply]);
+    }
+
+    fn give_parts(&mut self, parts: &[&str]) {
         if !self.given.is_empty() {
             self.given.push(',');
         }
-        self.given.push_str(reply);
+        self.given.extend(parts.iter().copied());
     }
 }
 
-/// A command's method, and its body.
-fn named(command: &RawValue) -> Result<(Method, &str), Fault> {
-    match parse_text(command.get())? {
-        Only(Some((Name(name), body))) => Ok((Method::named(&name)?, body.get())),
-        Only(None) => Err(Fault::bad_request("bad request: a command has one key, its method")),
-    }
+/// A command: a JSON object whose only key is its method.
+enum Command<'a> {
+    /// Read as far as it goes, as most are, and many come together.
+    Publish(publish::Publish<'a>),
+    Named(Name<'a>, &'a RawValue),
+    /// One that has not one key.
+    Strange,
 }
-
-/// The only entry of a JSON object, if it has one.
-struct Only<'a>(Option<(Name<'a>, &'a RawValue)>);
 
 #[derive(Deserialize)]
 #[serde(transparent)]
 struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 
-impl<'de> Deserialize<'de> for Only<'de> {
+impl<'de> Deserialize<'de> for Command<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Entries;
 
         impl<'de> Visitor<'de> for Entries {
-            type Value = Only<'de>;
+            type Value = Command<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a JSON object")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Only<'de>, A::Error> {
-                let mut only = map.next_entry()?;
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Command<'de>, A::Error> {
+                let Some(name) = map.next_key::<Name<'de>>()? else { return Ok(Command::Strange) };
+                let mut command = if name.0 == Method::Publish.name() {
+                    Command::Publish(map.next_value::<Object<_>>()?.0)
+                } else {
+                    Command::Named(name, map.next_value()?)
+                };
                 while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {
-                    only = None;
+                    command = Command::Strange;
                 }
-                Ok(Only(only))
+                Ok(command)
             }
         }
 
         deserializer.deserialize_map(Entries)
+    }
+}
+
+/// What is given as an object; a derived type alone would also take an array of its fields.
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Members<T> {
+            type Value = T;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map))
+            }
+        }
+
+        deserializer.deserialize_map(Members(PhantomData)).map(Object)
     }
 }

@@ -132,7 +132,7 @@ async fn call(shard: &Shard, method: Method, body: &[u8]) -> Result<String, Faul
         Method::Unsubscribe => users::unsubscribe(hub, body).await,
         Method::User => users::user(hub, body).await,
     };
-    shard.stats().called(method.name(), result.as_ref().err().map(Fault::code));
+    shard.stats().called(method.name(), 1, result.as_ref().err().map(Fault::code));
     result
 }
 
