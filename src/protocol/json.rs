@@ -31,9 +31,13 @@ pub(crate) fn encode(value: &(impl Serialize + ?Sized)) -> String {
 
 /// Appends JSON without the line breaks between its tokens, for framings that end with a line.
 pub(crate) fn push_one_line(out: &mut String, data: &[u8]) {
-    for part in data.split(|byte| matches!(byte, b'\n' | b'\r')) {
-        // Whoever let it in has checked that it is JSON, and so UTF-8.
-        out.push_str(str::from_utf8(part).unwrap_or_default());
+    // Whoever let it in has checked that it is JSON, and so UTF-8.
+    let text = simdutf8::basic::from_utf8(data).unwrap_or_default();
+    // Few have any, and to look for one byte is quick.
+    if data.contains(&b'\n') || data.contains(&b'\r') {
+        out.extend(text.split(['\n', '\r']));
+    } else {
+        out.push_str(text);
     }
 }
 
