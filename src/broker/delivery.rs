@@ -82,11 +82,14 @@ async fn publish(hub: &Inner, broker: &Broker, name: &str, publication: Publicat
 /// All that came together, if it is of a channel and nothing else than publications.
 fn publications_of<'t>(topic: &'t Topic, bodies: &[Bytes]) -> Option<(&'t str, Vec<Publication>)> {
     let Topic::Channel(name) = topic else { return None };
-    let publication = |body| match Envelope::read(body, Position::default())? {
-        Envelope::Publication(publication) => Some(publication),
-        _ => None,
-    };
-    Some((name, bodies.iter().map(publication).collect::<Option<_>>()?))
+    let mut publications = Vec::with_capacity(bodies.len());
+    for body in bodies {
+        match Envelope::read(body, Position::default())? {
+            Envelope::Publication(publication) => publications.push(publication),
+            _ => return None,
+        }
+    }
+    Some((name, publications))
 }
 
 /// Publications without positions to the subscribers of their channel, as few posts.

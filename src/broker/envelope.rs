@@ -6,6 +6,7 @@
 //! `0::`. All nodes of a prefix must speak the same version of it, which its topics name.
 
 use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -170,9 +171,13 @@ pub(crate) fn several_body<'a>(bodies: impl ExactSizeIterator<Item = &'a Bytes> 
     if let (1, Some(only)) = (first.len(), first.next()) {
         return only.clone();
     }
-    let lengths: Vec<_> = bodies.clone().map(|body| body.len().to_string()).collect();
-    let payload: Vec<_> = bodies.map(|body| &body[..]).collect();
-    body(SEVERAL, &lengths.join(","), &payload.concat())
+    let mut lengths = String::new();
+    for body in bodies.clone() {
+        let comma = if lengths.is_empty() { "" } else { "," };
+        // Writing to a string does not fail.
+        let _ = write!(lengths, "{comma}{}", body.len());
+    }
+    joined(SEVERAL, &lengths, bodies.map(|body| &body[..]))
 }
 
 /// A body as a topic carries it that has no position in a stream.
@@ -212,8 +217,16 @@ struct Address {
 }
 
 fn body(kind: u8, meta: &str, payload: &[u8]) -> Bytes {
-    let length = meta.len().to_string();
-    [&[kind], length.as_bytes(), b":", meta.as_bytes(), payload].concat().into()
+    joined(kind, meta, std::iter::once(payload))
+}
+
+fn joined<'a>(kind: u8, meta: &str, payload: impl Iterator<Item = &'a [u8]> + Clone) -> Bytes {
+    let head = format!("{}{}:{meta}", char::from(kind), meta.len());
+    let length = payload.clone().map(<[u8]>::len).sum::<usize>();
+    let mut body = Vec::with_capacity(head.len() + length);
+    body.extend_from_slice(head.as_bytes());
+    payload.for_each(|part| body.extend_from_slice(part));
+    body.into()
 }
 
 /// What lies before and after the first such byte.
@@ -230,12 +243,13 @@ fn several(lengths: &[u8], mut payload: Bytes) -> Option<Vec<Bytes>> {
     if lengths.len() + payload.len() > SEVERAL_BYTES {
         return None;
     }
-    let lengths = std::str::from_utf8(lengths).ok()?.split(',');
-    let bodies = lengths.map(|length| {
+    let lengths = std::str::from_utf8(lengths).ok()?;
+    let mut bodies = Vec::with_capacity(1 + lengths.matches(',').count());
+    for length in lengths.split(',') {
         let length = length.parse().ok().filter(|length| *length <= payload.len())?;
-        Some(payload.split_to(length))
-    });
-    bodies.collect()
+        bodies.push(payload.split_to(length));
+    }
+    Some(bodies)
 }
 
 fn publication(meta: &[u8], data: Bytes, position: Position) -> Option<Publication> {
