@@ -1,10 +1,11 @@
 //! [`Daemon`]: a server of somebody else's, that a test may kill, pause and start again.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::Command;
 
 use crate::directory::Directory;
+use crate::ports::free_port;
 use crate::process::Process;
 
 /// A server at a port and in a directory of its own; both are free when it is dropped.
@@ -80,12 +81,6 @@ impl Daemon {
     }
 }
 
-/// A port that nobody has; somebody may take it before it is used.
-pub fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    listener.local_addr().unwrap().port()
-}
-
 fn launch(command: Command, directory: &Directory, serves: &str) -> Result<Process, String> {
     Process::start(command, &directory.path().join("log"), serves)
 }
@@ -95,7 +90,7 @@ const ATTEMPTS: usize = 3;
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpStream;
+    use std::net::{TcpListener, TcpStream};
     use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
     use super::*;

@@ -18,6 +18,9 @@ mod daemon;
 mod directory;
 // A broker that fails, of either kind.
 mod failures;
+// Where servers listen that may end and begin again.
+#[path = "../e2e/ports.rs"]
+mod ports;
 // What a broker keeps.
 mod records;
 // A client of both brokers, without a library.

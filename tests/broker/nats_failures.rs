@@ -6,10 +6,10 @@ use fanfare::config::BrokerKind;
 use fanfare::{Config, Hub};
 use serde_json::json;
 
-use crate::daemon::free_port;
 use crate::lines::Lines;
 use crate::nats::Nats;
 use crate::node::{Broker, node, node_with, subscriber};
+use crate::ports::free_port;
 use crate::proxy::Proxy;
 use crate::redis::Redis;
 use crate::redis_tls::certificates;

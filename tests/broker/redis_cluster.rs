@@ -2,8 +2,9 @@
 
 use std::net::SocketAddr;
 
-use crate::daemon::{Daemon, free_port};
+use crate::daemon::Daemon;
 use crate::peer::wait_until;
+use crate::ports::free_port;
 use crate::process::{program, run};
 use crate::redis::{self, cli};
 

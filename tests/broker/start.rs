@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use fanfare::config::{BrokerKind, RedisMode, Secret};
 use fanfare::{Config, Hub};
 
-use crate::daemon::free_port;
 use crate::nats::Nats;
+use crate::ports::free_port;
 use crate::redis::Redis;
 use crate::redis_tls::RedisTls;
 

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::support::{Service, fanfare, free_ports, node, path, program, run, wait_until};
+use crate::ports::free_port;
+use crate::support::{Service, fanfare, node, path, program, run, wait_until};
 
 #[test]
 fn heartbeats_keep_idle_peers_through_the_time_outs_of_balancers() {
@@ -142,7 +143,7 @@ struct Cluster {
 
 impl Cluster {
     fn start(balancer: Balancer, variables: Variables) -> Self {
-        let [public, ports @ ..] = free_ports::<5>();
+        let [public, ports @ ..] = [(); 5].map(|()| free_port());
         let nodes = [[ports[0], ports[1]], [ports[2], ports[3]]];
         let directory = Directory::new(public);
         let command = balancer(public, nodes, &directory.0);

@@ -23,6 +23,8 @@ mod curl;
 mod examples;
 // The load tests written for k6.
 mod k6;
+// Where servers listen that may end and begin again.
+mod ports;
 // Channels as Server-Sent Events, by curl and in Chromium.
 mod sse;
 mod support;

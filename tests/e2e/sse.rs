@@ -1,7 +1,8 @@
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
-use crate::support::{Service, fanfare, free_ports, node, program, run, with_secrets};
+use crate::ports::free_port;
+use crate::support::{Service, fanfare, node, program, run, with_secrets};
 
 #[test]
 fn curl_shows_what_is_published() {
@@ -31,7 +32,7 @@ fn a_page_follows_channels_and_comes_back_by_itself() {
 
 #[test]
 fn a_page_of_an_allowed_origin_follows_channels() {
-    let [port] = free_ports();
+    let port = free_port();
     let mut dev = fanfare(&["dev", "--bind", &format!("127.0.0.1:{port}")]);
     dev.env("FANFARE_SERVER_ALLOWED_ORIGINS", format!("http://localhost:{port}"));
     Service::start(dev).run(node("event_source.mjs", &["/usr/bin/chromium", "cross"]));
