@@ -45,6 +45,8 @@ fn a_command_that_is_none_is_an_error_and_the_others_are_carried_out() {
         assert_eq!(reply["error"]["code"], 107, "{reply}");
     }
     assert_eq!(replies[7]["user"]["connections"], 0);
+    // Those that say so of themselves.
+    assert_eq!(server.metric(r#"fanfare_api_calls_total{method="publish"}"#), 2.0);
     assert_eq!(batch(&server, r#"{"commands":[]}"#), Vec::<serde_json::Value>::new());
     assert_eq!(error(&server, "batch", "{}"), 107);
 }

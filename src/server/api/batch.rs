@@ -1,6 +1,7 @@
 //! Several commands in one request, carried out one after the other.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 
@@ -51,12 +52,9 @@ impl<'b> Replies<'b> {
         }
         let command = match parse_text(command.get()) {
             Ok(Command::Publish(publish)) => {
-                self.publishes.push(publish.judge(&shard.hub));
-                if self.publishes.len() == TOGETHER_MAX {
-                    self.settle(shard).await;
-                }
-                return;
+                return self.publish(shard, publish.judge(&shard.hub)).await;
             }
+            Err(fault) if is_publish(command) => return self.publish(shard, Err(fault)).await,
             Ok(Command::Named(Name(name), body)) => Method::named(&name).map(|it| (it, body)),
             Ok(Command::Strange) => {
                 Err(Fault::bad_request("bad request: a command has one key, its method"))
@@ -70,6 +68,14 @@ impl<'b> Replies<'b> {
                 self.give_result(method, call(shard, method, body.get().as_bytes()).await)
             }
             Err(fault) => self.give(&fault.to_json()),
+        }
+    }
+
+    /// Has a publish made with those beside it, or counted with them if it is none.
+    async fn publish(&mut self, shard: &Shard, publish: Result<Publish<'b>, Fault>) {
+        self.publishes.push(publish);
+        if self.publishes.len() == TOGETHER_MAX {
+            self.settle(shard).await;
         }
     }
 
@@ -106,9 +112,15 @@ impl<'b> Replies<'b> {
     }
 }
 
+/// Whether a command that cannot be read is to publish.
+fn is_publish(command: &RawValue) -> bool {
+    let entries = serde_json::from_str::<BTreeMap<String, &RawValue>>(command.get());
+    entries.is_ok_and(|entries| entries.into_keys().eq([Method::Publish.name()]))
+}
+
 /// A command: a JSON object whose only key is its method.
 enum Command<'a> {
-    /// Read as far as it goes, as most are, and many come together.
+    /// Read at once, as most commands are publishes.
     Publish(publish::Publish<'a>),
     Named(Name<'a>, &'a RawValue),
     /// One that has not one key.
