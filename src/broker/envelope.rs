@@ -201,6 +201,9 @@ const SEVERAL: u8 = b's';
 /// More than nodes send together: each of several costs memory and a turn.
 const SEVERAL_BYTES: usize = 128 << 10;
 
+/// `<kind>0:`.
+const HEAD_MIN: usize = 3;
+
 #[derive(Default, Deserialize, Serialize)]
 struct PublicationMeta {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -244,7 +247,9 @@ fn several(lengths: &[u8], mut payload: Bytes) -> Option<Vec<Bytes>> {
         return None;
     }
     let lengths = std::str::from_utf8(lengths).ok()?;
-    let mut bodies = Vec::with_capacity(1 + lengths.matches(',').count());
+    // No body is shorter than its head, whatever the lengths say.
+    let count = (1 + lengths.matches(',').count()).min(payload.len() / HEAD_MIN + 1);
+    let mut bodies = Vec::with_capacity(count);
     for length in lengths.split(',') {
         let length = length.parse().ok().filter(|length| *length <= payload.len())?;
         bodies.push(payload.split_to(length));
