@@ -94,7 +94,8 @@ impl Load {
         Ok(Self {
             connections: options.connections,
             audience: source.audience(options.connections)?,
-            is_ordered: options.subscriptions_per_connection == 1,
+            is_ordered: options.subscriptions_per_connection == 1
+                && (options.channels == 1 || options.publish != Publish::Peer),
             rate: options.rate,
             burst: options.burst,
             warmup: options.warmup,

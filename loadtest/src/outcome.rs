@@ -27,7 +27,7 @@ pub(crate) struct Outcome {
     pub(crate) expected: u64,
     pub(crate) received: u64,
     pub(crate) lost: i64,
-    /// Timed deliveries that came after a later publish, if each connection has one channel: across
+    /// Timed deliveries that came after a later publish or again, if each connection has one channel: across
     /// channels there is no order.
     pub(crate) disordered: Option<u64>,
     /// On other nodes.
