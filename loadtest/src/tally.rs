@@ -20,7 +20,7 @@ use crate::scanner::{Frame, PONG, TEXT};
 #[derive(Debug)]
 pub(crate) struct Tally {
     pub(crate) deliveries: Cell<u64>,
-    /// Those of the timed ones that came to a subscriber after a later publish.
+    /// Those of the timed ones that came to a subscriber after a later publish, or again.
     pub(crate) disordered: Cell<u64>,
     /// Bytes of payload of the last delivery that was looked at.
     pub(crate) payload: Cell<u64>,

@@ -342,7 +342,7 @@ impl fmt::Display for Refusal {
 
 /// A name that no stream had before.
 pub(super) fn new_epoch() -> Arc<str> {
-    // By chance, and without asking the system each time.
+    // The keys of a hasher differ each time, and are no secret here; the system is asked once a thread.
     format!("{:08x}", RandomState::new().build_hasher().finish() as u32).into()
 }
 

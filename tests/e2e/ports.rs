@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-/// A port at which nobody listens, and that no other test here is given.
+/// A port at which nobody listens, and that no other test of this process is given.
 pub fn free_port() -> u16 {
     let is_free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
     let mut ports =
@@ -17,6 +17,6 @@ pub fn free_port() -> u16 {
 static NEXT: LazyLock<AtomicU32> =
     LazyLock::new(|| AtomicU32::new(std::process::id().wrapping_mul(37)));
 
-/// Below those that Linux gives to outgoing connections, one of which would else take the port of a server
+/// Below those that Linux by default gives to outgoing connections, one of which would else take the port of a server
 /// that is down.
 const RANGE: Range<u16> = 20_000..32_000;
