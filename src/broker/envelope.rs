@@ -6,7 +6,6 @@
 //! `0::`. All nodes of a prefix must speak the same version of it, which its topics name.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -113,12 +112,15 @@ pub(crate) fn spoken(message: &Message, position: Position) -> Publication {
 }
 
 /// The body of a publication.
-pub(crate) fn publication_body(publication: &Publication) -> Bytes {
-    let Publication { info, tags, data, .. } = publication;
+pub(crate) fn publication_body(
+    data: &[u8],
+    info: Option<&ClientInfo>,
+    tags: &BTreeMap<String, String>,
+) -> Bytes {
     if info.is_none() && tags.is_empty() {
-        return body(PUBLICATION, "", data);
+        return [PLAIN_PUBLICATION, data].concat().into();
     }
-    let meta = encode(&PublicationMeta { info: info.as_deref().cloned(), tags: tags.clone() });
+    let meta = encode(&PublicationMeta { info: info.cloned(), tags: tags.clone() });
     body(PUBLICATION, &meta, data)
 }
 
@@ -165,25 +167,29 @@ pub(crate) fn pulse_body(number: u64) -> Bytes {
     body(PULSE, &number.to_string(), b"")
 }
 
-/// The body of all of these; of one, that itself.
-pub(crate) fn several_body<'a>(bodies: impl ExactSizeIterator<Item = &'a Bytes> + Clone) -> Bytes {
+/// A body as a topic carries it that has no position in a stream.
+pub(crate) fn placeless(body: &[u8]) -> Bytes {
+    [PLACELESS.as_bytes(), body].concat().into()
+}
+
+/// The same of bodies that go together.
+pub(crate) fn placeless_together<'a>(
+    bodies: impl ExactSizeIterator<Item = &'a Bytes> + Clone,
+) -> Bytes {
     let mut first = bodies.clone();
     if let (1, Some(only)) = (first.len(), first.next()) {
-        return only.clone();
+        return placeless(only);
     }
     let mut lengths = String::new();
     for body in bodies.clone() {
-        let comma = if lengths.is_empty() { "" } else { "," };
-        // Writing to a string does not fail.
-        let _ = write!(lengths, "{comma}{}", body.len());
+        lengths += if lengths.is_empty() { "" } else { "," };
+        lengths += itoa::Buffer::new().format(body.len());
     }
-    joined(SEVERAL, &lengths, bodies.map(|body| &body[..]))
+    joined(PLACELESS, SEVERAL, &lengths, bodies.map(|body| &body[..]))
 }
 
-/// A body as a topic carries it that has no position in a stream.
-pub(crate) fn placeless(body: &[u8]) -> Vec<u8> {
-    [b"0::", body].concat()
-}
+/// A position that is none.
+const PLACELESS: &str = "0::";
 
 const PUBLICATION: u8 = b'p';
 const TO_ALL: u8 = b'a';
@@ -200,6 +206,9 @@ const SEVERAL: u8 = b's';
 
 /// More than nodes send together: each of several costs memory and a turn.
 const SEVERAL_BYTES: usize = 128 << 10;
+
+/// What comes before the data of a publication that nothing goes with.
+const PLAIN_PUBLICATION: &[u8] = b"p0:";
 
 /// `<kind>0:`.
 const HEAD_MIN: usize = 3;
@@ -220,11 +229,16 @@ struct Address {
 }
 
 fn body(kind: u8, meta: &str, payload: &[u8]) -> Bytes {
-    joined(kind, meta, std::iter::once(payload))
+    joined("", kind, meta, std::iter::once(payload))
 }
 
-fn joined<'a>(kind: u8, meta: &str, payload: impl Iterator<Item = &'a [u8]> + Clone) -> Bytes {
-    let head = format!("{}{}:{meta}", char::from(kind), meta.len());
+fn joined<'a>(
+    position: &str,
+    kind: u8,
+    meta: &str,
+    payload: impl Iterator<Item = &'a [u8]> + Clone,
+) -> Bytes {
+    let head = format!("{position}{}{}:{meta}", char::from(kind), meta.len());
     let length = payload.clone().map(<[u8]>::len).sum::<usize>();
     let mut body = Vec::with_capacity(head.len() + length);
     body.extend_from_slice(head.as_bytes());
@@ -291,6 +305,10 @@ mod tests {
         ClientInfo { user, client, conn_info: None, chan_info: None }
     }
 
+    fn body_of(Publication { data, info, tags, .. }: &Publication) -> Bytes {
+        publication_body(data, info.as_deref(), tags)
+    }
+
     fn parse(front: &str, body: &Bytes) -> Option<Envelope> {
         Envelope::parse(&[front.as_bytes(), body].concat().into())
     }
@@ -298,11 +316,11 @@ mod tests {
     #[test]
     fn a_publication_comes_as_it_went() {
         let mut publication = Publication::new(r#"{"a":":"}"#.into());
-        let plain = publication_body(&publication);
+        let plain = body_of(&publication);
         assert_eq!(&plain[..], br#"p0:{"a":":"}"#);
         publication.info = Some(Arc::new(info()));
         publication.tags.insert("k".to_owned(), "v".to_owned());
-        for (body, tags) in [(plain, 0), (publication_body(&publication), 1)] {
+        for (body, tags) in [(plain, 0), (body_of(&publication), 1)] {
             let Some(Envelope::Publication(read)) = parse("7:e:", &body) else { panic!() };
             assert_eq!((read.offset, &*read.epoch, &read.data), (7, "e", &publication.data));
             assert_eq!((read.tags.len(), read.info.is_some()), (tags, tags == 1));
@@ -328,14 +346,14 @@ mod tests {
     #[test]
     fn several_come_as_they_went_and_one_goes_alone() {
         let bodies =
-            ["1", "", "[2,3]"].map(|data| publication_body(&Publication::new(data.into())));
-        assert_eq!(several_body(bodies[..1].iter()), bodies[0]);
-        let together = several_body(bodies.iter());
-        assert_eq!(&together[..], b"s5:4,3,8p0:1p0:p0:[2,3]");
-        let Some(Envelope::Several(read)) = parse("0::", &together) else { panic!() };
+            ["1", "", "[2,3]"].map(|data| body_of(&Publication::new(data.into())));
+        assert_eq!(placeless_together(bodies[..1].iter()), placeless(&bodies[0]));
+        let together = placeless_together(bodies.iter());
+        assert_eq!(&together[..], b"0::s5:4,3,8p0:1p0:p0:[2,3]");
+        let Some(Envelope::Several(read)) = Envelope::parse(&together) else { panic!() };
         assert_eq!(read, bodies);
         let many = vec![bodies[1].clone(); SEVERAL_BYTES];
-        assert!(parse("0::", &several_body(many.iter())).is_none());
+        assert!(Envelope::parse(&placeless_together(many.iter())).is_none());
     }
 
     proptest! {

@@ -66,11 +66,10 @@ pub(crate) use topic::Topic;
 
 use crate::agenda::Agenda;
 use crate::channel::history::Window;
-use crate::channel::publication::Publication;
 use crate::config::Config;
 use crate::error::PublishError;
 use crate::hub::Inner;
-use crate::hub::publish::Published;
+use crate::hub::publish::{Publish, Published};
 use crate::message::Message;
 use crate::protocol::centrifuge::ClientInfo;
 use crate::receipt::Receipt;
@@ -235,14 +234,13 @@ fn receipt<T>(sent: Result<Answer, PublishError>, give: fn(Published) -> T) -> R
 /// A publication to a channel; under an idempotency key it is published once, on whichever nodes it is tried.
 pub(crate) fn to_channel(
     hub: &Inner,
-    channel: &str,
-    publication: &Publication,
-    (window, key): (Window, Option<&str>),
+    Publish { channel, data, info, tags, idempotency_key, .. }: &Publish<'_>,
+    window: Window,
 ) -> Outgoing {
     Outgoing {
         topic: topic_of(hub, channel),
-        body: envelope::publication_body(publication),
-        remember: Remember::new(channel, window, key),
+        body: envelope::publication_body(data, info.as_deref(), tags),
+        remember: Remember::new(channel, window, idempotency_key.as_deref()),
         audience: Audience::Chat,
     }
 }

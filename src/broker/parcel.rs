@@ -15,6 +15,7 @@ use crate::ring::Audience;
 #[derive(Debug)]
 pub(super) struct Parcel<'a> {
     pub(super) topic: &'a Topic,
+    /// Already as the topic carries it if nothing is remembered, so that much of it is copied once less.
     pub(super) body: Bytes,
     pub(super) remember: Option<&'a Remember>,
     audience: Audience,
@@ -58,7 +59,11 @@ pub(super) fn unpack<T: Clone>(parcels: &[Parcel<'_>], answers: Vec<T>) -> Vec<T
 
 fn parcel<'a>(publishes: &[&'a Outgoing]) -> Option<Parcel<'a>> {
     let Outgoing { topic, remember, audience, .. } = publishes.first()?;
-    let body = envelope::several_body(publishes.iter().map(|publish| &publish.body));
+    let mut bodies = publishes.iter().map(|publish| &publish.body);
+    let body = match remember {
+        Some(_) => bodies.next()?.clone(),
+        None => envelope::placeless_together(bodies),
+    };
     let (remember, audience, publishes) = (remember.as_ref(), *audience, publishes.len());
     Some(Parcel { topic, body, remember, audience, publishes })
 }

@@ -7,6 +7,7 @@ use super::queue::{Admitted, Answer, Outgoing, Queue};
 use crate::error::PublishError;
 use crate::hub::Inner;
 use crate::hub::publish::Published;
+use crate::ring::Reservation;
 
 /// Publishes in their order.
 pub(crate) struct Together<'q> {
@@ -28,27 +29,32 @@ impl<'q> Together<'q> {
         Self { queue, deadline, is_over: false, part, under_way, answers }
     }
 
-    /// Leaves one more to be sent.
-    pub(crate) async fn add(
+    /// Takes room for one more.
+    pub(crate) async fn reserve(
         &mut self,
         hub: &Inner,
-        outgoing: Outgoing,
-    ) -> Result<(), PublishError> {
+        outgoing: &Outgoing,
+    ) -> Result<Reservation, PublishError> {
         if self.is_over {
             return Err(PublishError::Unavailable);
         }
-        let mut room = self.queue.reserve(hub, &outgoing, None);
-        if matches!(room, Err(PublishError::Overloaded)) {
-            // What holds the room may be those before it.
-            self.settle().await;
-            self.is_over = Instant::now() >= self.deadline;
-            room = self.queue.reserve(hub, &outgoing, None);
+        match self.queue.reserve(hub, outgoing, None) {
+            Err(PublishError::Overloaded) => {
+                // What holds the room may be those before it.
+                self.settle().await;
+                self.is_over = Instant::now() >= self.deadline;
+                self.queue.reserve(hub, outgoing, None)
+            }
+            reserved => reserved,
         }
-        self.part.push(Admitted { outgoing, _reservation: room? });
+    }
+
+    /// Leaves it to be sent.
+    pub(crate) fn add(&mut self, outgoing: Outgoing, _reservation: Reservation) {
+        self.part.push(Admitted { outgoing, _reservation });
         if self.part.len() == PART {
             self.go();
         }
-        Ok(())
     }
 
     /// What became of all that were added.

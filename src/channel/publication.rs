@@ -56,19 +56,19 @@ impl Publication {
         Position { offset: self.offset, epoch: self.epoch.clone() }
     }
 
-    /// Bytes of what was published.
-    pub(crate) fn payload_size(&self) -> usize {
-        let tags = self.tags.iter().map(|(key, value)| key.len() + value.len());
-        self.data.len() + tags.sum::<usize>()
-    }
-
-    /// Bytes of that, and of what goes with it of who published it.
+    /// Bytes of what was published, and of what goes with it of who published it.
     pub(crate) fn size(&self) -> usize {
-        self.payload_size() + self.info.as_ref().map_or(0, |info| info.size())
+        payload_size(&self.data, &self.tags) + self.info.as_ref().map_or(0, |info| info.size())
     }
 
     /// The publication as a Server-Sent Event.
     pub(crate) fn event(&self) -> &sse::Event {
         self.sse.get_or_init(|| Box::new(sse::Event::of(self)))
     }
+}
+
+/// Bytes of what is published.
+pub(crate) fn payload_size(data: &[u8], tags: &BTreeMap<String, String>) -> usize {
+    let tags = tags.iter().map(|(key, value)| key.len() + value.len());
+    data.len() + tags.sum::<usize>()
 }

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -12,7 +13,7 @@ use crate::broker::{self, Broker, Outgoing, Together};
 use crate::channel::TooManyChannels;
 use crate::channel::history::{Position, Window};
 use crate::channel::post::{Content, Post};
-use crate::channel::publication::Publication;
+use crate::channel::publication::{Publication, payload_size};
 use crate::config::Namespace;
 use crate::error::PublishError;
 use crate::hub::Inner;
@@ -34,7 +35,7 @@ pub struct Published {
 }
 
 /// A publish to a channel.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Publish<'a> {
     pub(crate) channel: Cow<'a, str>,
     /// JSON.
@@ -64,14 +65,12 @@ impl<'a> Publish<'a> {
             share: None,
         }
     }
-}
 
-/// What is published, and how much is to be remembered of it.
-struct Judged<'a> {
-    channel: Cow<'a, str>,
-    publication: Publication,
-    window: Window,
-    idempotency_key: Option<String>,
+    fn into_publication(self) -> Publication {
+        let mut publication = Publication::new(self.data);
+        (publication.info, publication.tags) = (self.info, self.tags);
+        publication
+    }
 }
 
 impl Inner {
@@ -101,7 +100,7 @@ impl Inner {
         let share = publish.share;
         match &self.broker {
             None => Receipt::known(self.post_once(publish)),
-            Some(broker) => match self.outgoing(publish) {
+            Some(broker) => match self.outgoing(&publish) {
                 Ok(outgoing) => broker.publish(self, outgoing, share),
                 Err(error) => Receipt::known(Err(error)),
             },
@@ -116,7 +115,10 @@ impl Inner {
         let (mut together, mut left) = (broker.together(), Vec::new());
         for (i, publish) in publishes.enumerate() {
             left.push(match publish {
-                Ok(publish) => self.leave_to(&mut together, publish).await.map_err(E::from),
+                Ok(publish) => {
+                    let left = self.leave_to(&mut together, &publish).await;
+                    left.map_err(|error| self.stats.refuse(error).into())
+                }
                 Err(error) => Err(error),
             });
             turn_after(i).await;
@@ -129,41 +131,38 @@ impl Inner {
     async fn leave_to(
         &self,
         together: &mut Together<'_>,
-        publish: Publish<'_>,
+        publish: &Publish<'_>,
     ) -> Result<(), PublishError> {
-        let left = match self.outgoing(publish) {
-            Ok(outgoing) => together.add(self, outgoing).await,
-            Err(error) => Err(error),
-        };
-        left.map_err(|error| self.stats.refuse(error))
+        let outgoing = self.outgoing(publish)?;
+        let reservation = together.reserve(self, &outgoing).await?;
+        together.add(outgoing, reservation);
+        Ok(())
     }
 
     /// What goes to the broker.
-    fn outgoing(&self, publish: Publish<'_>) -> Result<Outgoing, PublishError> {
-        let Judged { channel, publication, window, idempotency_key } = self.judge(publish)?;
-        let remembered = (window, idempotency_key.as_deref());
-        Ok(broker::to_channel(self, &channel, &publication, remembered))
+    fn outgoing(&self, publish: &Publish<'_>) -> Result<Outgoing, PublishError> {
+        let window = self.judge(publish)?;
+        Ok(broker::to_channel(self, publish, window))
     }
 
-    fn judge<'p>(&self, publish: Publish<'p>) -> Result<Judged<'p>, PublishError> {
-        let Publish { channel, data, info, tags, skips_history, idempotency_key, .. } = publish;
-        let namespace = self.namespace(&channel).map_err(|_| PublishError::UnknownChannel)?;
-        let mut publication = Publication::new(data);
-        (publication.info, publication.tags) = (info, tags);
-        let (size, max) = (publication.payload_size(), namespace.max_bytes(&self.config.limits));
+    /// How much is to be remembered of a publish that may be made.
+    fn judge(&self, publish: &Publish<'_>) -> Result<Window, PublishError> {
+        let namespace =
+            self.namespace(&publish.channel).map_err(|_| PublishError::UnknownChannel)?;
+        let size = payload_size(&publish.data, &publish.tags);
+        let max = namespace.max_bytes(&self.config.limits);
         if size > max {
             return Err(PublishError::TooLarge { size, max });
         }
-        let window = if skips_history { Window::default() } else { namespace.window() };
-        Ok(Judged { channel, publication, window, idempotency_key })
+        Ok(if publish.skips_history { Window::default() } else { namespace.window() })
     }
 
     /// Publishes on this node, which is the only one.
-    fn post_once(&self, publish: Publish<'_>) -> Result<Published, PublishError> {
-        let share = publish.share;
-        let Judged { channel, publication, window, idempotency_key } = self.judge(publish)?;
-        let post = || self.post_here(&channel, publication, window, share);
-        match idempotency_key {
+    fn post_once(&self, mut publish: Publish<'_>) -> Result<Published, PublishError> {
+        let window = self.judge(&publish)?;
+        let (channel, key) = (mem::take(&mut publish.channel), publish.idempotency_key.take());
+        let post = || self.post_here(&channel, publish, window);
+        match key {
             None => post(),
             Some(key) => self.answered.once(&channel, &key, Instant::now(), post),
         }
@@ -172,10 +171,10 @@ impl Inner {
     fn post_here(
         &self,
         channel: &str,
-        publication: Publication,
+        publish: Publish<'_>,
         window: Window,
-        share: Option<&Arc<Share>>,
     ) -> Result<Published, PublishError> {
+        let (share, publication) = (publish.share, publish.into_publication());
         if channel == &*self.chat {
             let message = Message::text_of(publication.data.clone());
             return self.broadcast_with(&message, Audience::Chat, || publication, window, share);

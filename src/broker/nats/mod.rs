@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use async_nats::Client;
+use bytes::Bytes;
 use clock::Clock;
 pub(super) use connect::{ConnectError, Connector};
 use error::{JetStreamError, patiently};
@@ -123,11 +124,11 @@ impl Session {
             }
             Some(store) => {
                 let (subject, body) = (self.names.stored(store, topic), envelope::placeless(body));
-                let stored = self.jetstream.put(subject, None, id.as_deref(), body.into()).await;
+                let stored = self.jetstream.put(subject, None, id.as_deref(), body).await;
                 stored.map(|_| Position::default())
             }
             None => {
-                let told = self.tell(topic, envelope::placeless(body)).await;
+                let told = self.tell(topic, body.clone()).await;
                 told.map(|()| Position::default())
             }
         };
@@ -135,9 +136,9 @@ impl Session {
     }
 
     /// Sends what is not stored; that it came is not known before it is [confirmed](Self::confirm).
-    async fn tell(&self, topic: &Topic, payload: Vec<u8>) -> Result<(), JetStreamError> {
+    async fn tell(&self, topic: &Topic, payload: Bytes) -> Result<(), JetStreamError> {
         let subject = self.names.topic(topic);
-        let told = self.client.publish(subject, payload.into());
+        let told = self.client.publish(subject, payload);
         patiently(async { told.await.map_err(|error| JetStreamError::Refused(error.to_string())) })
             .await
     }

@@ -113,7 +113,7 @@ impl Session {
                 let by = (self.servers.publish_word(), self.names.topic(topic));
                 self.scripts.publish(&self.names, by, body, remember)
             }
-            None => self.say(topic, &envelope::placeless(body)),
+            None => self.say(topic, body),
         }
     }
 

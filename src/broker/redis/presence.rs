@@ -148,7 +148,7 @@ impl Session {
         let call = self.scripts.call(Script::EnterClient, &keys).arg(&**lease).arg(&**client);
         let call = call.arg(seen).arg(&info.user).arg(there).arg(mode);
         let call = call.arg(self.names.topic(topic));
-        let call = call.arg(envelope::placeless(&envelope::change_body(change, info)));
+        let call = call.arg(&envelope::placeless(&envelope::change_body(change, info))[..]);
         call.arg(PRESENCE_TTL.as_millis() as u64).arg(self.servers.publish_word())
     }
 
