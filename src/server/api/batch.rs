@@ -19,14 +19,8 @@ use crate::shard::Shard;
 
 /// `{"replies":[…]}`, each as Centrifugo gives it: the result under its method's name, or an error.
 pub(super) async fn answer(shard: &Shard, body: &[u8]) -> Result<String, Fault> {
-    #[derive(Deserialize)]
-    struct Batch<'a> {
-        #[serde(borrow)]
-        commands: Vec<&'a RawValue>,
-    }
-    let Batch { commands } = parse(body).map_err(Fault::in_band)?;
     let mut replies = Replies::default();
-    for (i, command) in commands.into_iter().enumerate() {
+    for (i, command) in commands(body)?.into_iter().enumerate() {
         replies.carry_out(shard, command).await;
         turn_after(i).await;
     }
@@ -44,22 +38,24 @@ struct Replies<'b> {
 
 impl<'b> Replies<'b> {
     /// Carries out `{"<method>":{…}}`.
-    async fn carry_out(&mut self, shard: &Shard, command: &'b RawValue) {
+    async fn carry_out(&mut self, shard: &Shard, command: Result<Command<'b>, Unread<'b>>) {
         if self.given.len() > ANSWER_BYTES {
             let message = "the answer is too large; ask for less in one batch";
             self.settle(shard).await;
             return self.give(&Fault::command(Error::LIMIT_EXCEEDED, message).to_json());
         }
-        let command = match parse_text(command.get()) {
+        let command = match command {
             Ok(Command::Publish(publish)) => {
                 return self.publish(shard, publish.judge(&shard.hub)).await;
             }
-            Err(fault) if is_publish(command) => return self.publish(shard, Err(fault)).await,
+            Err(Unread { command, fault }) if is_publish(command) => {
+                return self.publish(shard, Err(fault)).await;
+            }
             Ok(Command::Named(Name(name), body)) => Method::named(&name).map(|it| (it, body)),
             Ok(Command::Strange) => {
                 Err(Fault::bad_request("bad request: a command has one key, its method"))
             }
-            Err(fault) => Err(fault),
+            Err(Unread { fault, .. }) => Err(fault),
         };
         // What it tells is to be as if the publishes before it were done.
         self.settle(shard).await;
@@ -112,6 +108,26 @@ impl<'b> Replies<'b> {
     }
 }
 
+/// The commands of a batch, each read by itself only if one of them cannot be.
+fn commands(body: &[u8]) -> Result<Vec<Result<Command<'_>, Unread<'_>>>, Fault> {
+    #[derive(Deserialize)]
+    struct Batch<T> {
+        commands: Vec<T>,
+    }
+    if let Ok(Batch { commands }) = parse(body) {
+        return Ok(commands.into_iter().map(Ok).collect());
+    }
+    let Batch { commands } = parse::<Batch<&RawValue>>(body).map_err(Fault::in_band)?;
+    let read = |command| parse_text(RawValue::get(command)).map_err(|fault| Unread { command, fault });
+    Ok(commands.into_iter().map(read).collect())
+}
+
+/// A command that cannot be read.
+struct Unread<'a> {
+    command: &'a RawValue,
+    fault: Fault,
+}
+
 /// Whether a command that cannot be read is to publish.
 fn is_publish(command: &RawValue) -> bool {
     let entries = serde_json::from_str::<BTreeMap<String, &RawValue>>(command.get());
@@ -120,8 +136,8 @@ fn is_publish(command: &RawValue) -> bool {
 
 /// A command: a JSON object whose only key is its method.
 enum Command<'a> {
-    /// Read at once, as most commands are publishes.
-    Publish(publish::Publish<'a>),
+    /// Read at once, as most commands are publishes; boxed, as a batch may have many that are short.
+    Publish(Box<publish::Publish<'a>>),
     Named(Name<'a>, &'a RawValue),
     /// One that has not one key.
     Strange,
@@ -145,7 +161,7 @@ impl<'de> Deserialize<'de> for Command<'de> {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Command<'de>, A::Error> {
                 let Some(name) = map.next_key::<Name<'de>>()? else { return Ok(Command::Strange) };
                 let mut command = if name.0 == Method::Publish.name() {
-                    Command::Publish(map.next_value::<Object<_>>()?.0)
+                    Command::Publish(Box::new(map.next_value::<Object<_>>()?.0))
                 } else {
                     Command::Named(name, map.next_value()?)
                 };

@@ -4,7 +4,6 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::mem;
 
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -28,10 +27,13 @@ pub(super) async fn broadcast(hub: &Inner, body: &[u8]) -> Result<String, Fault>
     if channels.is_empty() {
         return Err(Fault::bad_request("bad request: channels is missing or empty"));
     }
-    let content = publish.content()?;
+    let publish = publish.content()?;
     let mut responses = String::from(r#"{"responses":["#);
     for (i, channels) in channels.chunks(TOGETHER_MAX).enumerate() {
-        let publishes = channels.iter().map(|channel| content.clone().to(hub, channel.into()));
+        let publishes = channels.iter().map(|channel| {
+            namespace(hub, channel)?;
+            Ok::<_, Fault>(publish::Publish { channel: channel.into(), ..publish.clone() })
+        });
         let published = hub.publish_all(publishes).await.into_iter().map(|published| {
             let answered = published.map(|published| answer(&published));
             answered.map_or_else(|fault| fault.to_json(), |it| format!(r#"{{"result":{it}}}"#))
@@ -80,23 +82,16 @@ pub(super) struct Publish<'a> {
     version: Option<u64>,
 }
 
-/// What is published, to whichever channel.
-#[derive(Clone)]
-struct Content {
-    data: Bytes,
-    tags: BTreeMap<String, String>,
-    skips_history: bool,
-    idempotency_key: Option<String>,
-}
-
 impl<'a> Publish<'a> {
     /// What it is to the one channel that it names.
-    pub(super) fn judge(mut self, hub: &Inner) -> Result<publish::Publish<'a>, Fault> {
-        let channel = mem::take(&mut self.channel);
-        self.content()?.to(hub, channel)
+    pub(super) fn judge(self, hub: &Inner) -> Result<publish::Publish<'a>, Fault> {
+        let publish = self.content()?;
+        namespace(hub, &publish.channel)?;
+        Ok(publish)
     }
 
-    fn content(self) -> Result<Content, Fault> {
+    /// What it is, to whichever channel.
+    fn content(self) -> Result<publish::Publish<'a>, Fault> {
         let data = json(self.data, self.b64data.as_deref())?;
         let data = data.ok_or_else(|| Fault::bad_request("bad request: data is missing"))?;
         let idempotency_key = self.idempotency_key.filter(|key| !key.is_empty());
@@ -107,23 +102,11 @@ impl<'a> Publish<'a> {
         if self.version.is_some_and(|version| version > 0) {
             return Err(not_available("versions are not kept; use idempotency_key"));
         }
-        Ok(Content {
-            data: data.into(),
+        Ok(publish::Publish {
             tags: self.tags.unwrap_or_default(),
             skips_history: self.skip_history.unwrap_or_default(),
             idempotency_key,
-        })
-    }
-}
-
-impl Content {
-    fn to<'c>(self, hub: &Inner, channel: Cow<'c, str>) -> Result<publish::Publish<'c>, Fault> {
-        namespace(hub, &channel)?;
-        Ok(publish::Publish {
-            tags: self.tags,
-            skips_history: self.skips_history,
-            idempotency_key: self.idempotency_key,
-            ..publish::Publish::new(channel, self.data)
+            ..publish::Publish::new(self.channel, data)
         })
     }
 }
