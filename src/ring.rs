@@ -131,6 +131,14 @@ impl Room {
         self.take(Cost::of(payload), share)
     }
 
+    /// The same for all of these, or for none.
+    pub(crate) fn reserve_together(
+        self: &Arc<Self>,
+        payloads: impl Iterator<Item = usize>,
+    ) -> Option<Reservation> {
+        self.take(payloads.map(Cost::of).fold(Cost::NONE, Cost::and), None)
+    }
+
     fn take(self: &Arc<Self>, cost: Cost, share: Option<&Arc<Share>>) -> Option<Reservation> {
         if let Some(share) = share
             && !cost.take(&share.0, self.max.quarter())
@@ -166,7 +174,7 @@ impl Room {
         self: &Arc<Self>,
         payloads: impl Iterator<Item = usize>,
     ) -> (usize, Reservation) {
-        let (mut count, mut cost) = (0, Cost { entries: 0, bytes: 0 });
+        let (mut count, mut cost) = (0, Cost::NONE);
         for payload in payloads {
             let more = cost.and(Cost::of(payload));
             if count > 0 && !more.fits(self.max.quarter()) {
@@ -316,6 +324,8 @@ struct Cost {
 }
 
 impl Cost {
+    const NONE: Self = Self { entries: 0, bytes: 0 };
+
     fn of(payload: usize) -> Self {
         Self { entries: 1, bytes: (payload + ENTRY_BYTES) as u64 }
     }

@@ -50,17 +50,11 @@ pub(crate) struct Outgoing {
 /// One publish, or several of one publisher, which are answered together.
 #[derive(Debug)]
 pub(super) struct Request {
-    publishes: Vec<Admitted>,
+    publishes: Vec<Outgoing>,
+    reservation: Reservation,
     /// When it is given up, if it was not sent by then.
     deadline: Instant,
     answer: oneshot::Sender<Vec<Result<Published, PublishError>>>,
-}
-
-/// A publish that has room.
-#[derive(Debug)]
-pub(super) struct Admitted {
-    pub(super) outgoing: Outgoing,
-    pub(super) _reservation: Reservation,
 }
 
 /// What the broker is to remember of a publish.
@@ -94,8 +88,9 @@ impl Queue {
         outgoing: Outgoing,
         share: Option<&Arc<Share>>,
     ) -> Result<Answer, PublishError> {
-        let _reservation = self.reserve(hub, &outgoing, share)?;
-        self.push(vec![Admitted { outgoing, _reservation }])
+        let room = self.take_room(hub, &outgoing, share);
+        let room = admitted(hub, room)?;
+        self.push(vec![outgoing], room)
     }
 
     /// The same, also while the node ends, and for nobody's share.
@@ -104,8 +99,8 @@ impl Queue {
         hub: &Inner,
         outgoing: Outgoing,
     ) -> Result<Answer, PublishError> {
-        let _reservation = self.take_room(hub, &outgoing, None).ok_or(PublishError::Overloaded)?;
-        self.push(vec![Admitted { outgoing, _reservation }])
+        let room = self.take_room(hub, &outgoing, None).ok_or(PublishError::Overloaded)?;
+        self.push(vec![outgoing], room)
     }
 
     /// The same, once there is room.
@@ -114,31 +109,30 @@ impl Queue {
         hub: &Inner,
         outgoing: Outgoing,
     ) -> Result<Answer, PublishError> {
-        let _reservation = self.room.wait(hub.ring_bytes(outgoing.body.len())).await;
-        self.push(vec![Admitted { outgoing, _reservation }])
+        let room = self.room.wait(hub.ring_bytes(outgoing.body.len())).await;
+        self.push(vec![outgoing], room)
     }
 
-    /// Takes room for a publish, while the node does not end.
-    pub(super) fn reserve(
+    /// Takes room for publishes that go together, while the node does not end.
+    pub(super) fn reserve_together(
         &self,
         hub: &Inner,
-        outgoing: &Outgoing,
-        share: Option<&Arc<Share>>,
+        publishes: &[Outgoing],
     ) -> Result<Reservation, PublishError> {
-        let reservation = self.take_room(hub, outgoing, share);
-        // Looked at after reserving, as a drain waits for all that reserved before it began.
-        if hub.phase() != Phase::Open {
-            return Err(PublishError::Closed);
-        }
-        reservation.ok_or(PublishError::Overloaded)
+        let sizes = publishes.iter().map(|outgoing| hub.ring_bytes(outgoing.body.len()));
+        admitted(hub, self.room.reserve_together(sizes))
     }
 
     /// Leaves a request to be sent.
-    pub(super) fn push(&self, publishes: Vec<Admitted>) -> Result<Answer, PublishError> {
+    pub(super) fn push(
+        &self,
+        publishes: Vec<Outgoing>,
+        reservation: Reservation,
+    ) -> Result<Answer, PublishError> {
         let (answer, answered) = oneshot::channel();
         let deadline = self.deadline();
         // The thread that takes it lives as long as the hub does.
-        let pushed = self.sender.send(Request { publishes, deadline, answer });
+        let pushed = self.sender.send(Request { publishes, reservation, deadline, answer });
         pushed.map_err(|_| PublishError::Closed)?;
         Ok(answered)
     }
@@ -222,7 +216,7 @@ impl Remember {
 
 impl Request {
     pub(super) fn publishes(&self) -> impl Iterator<Item = &Outgoing> {
-        self.publishes.iter().map(|admitted| &admitted.outgoing)
+        self.publishes.iter()
     }
 
     /// Tells of each what became of it: the first so many answers.
@@ -235,7 +229,7 @@ impl Request {
         let answers = answers.map(|answer| answer.map_err(|error| hub.stats.refuse(error)));
         let answers = answers.collect();
         // First, as who is answered may have more to send.
-        drop(self.publishes);
+        drop(self.reservation);
         // Who does not wait for it does not mind.
         let _ = self.answer.send(answers);
     }
@@ -244,4 +238,13 @@ impl Request {
     pub(super) fn refuse(self, hub: &Inner, error: PublishError) {
         self.answer(hub, repeat(Err(error)));
     }
+}
+
+/// What room was taken, if the node does not end.
+fn admitted(hub: &Inner, room: Option<Reservation>) -> Result<Reservation, PublishError> {
+    // Looked at after reserving, as a drain waits for all that reserved before it began.
+    if hub.phase() != Phase::Open {
+        return Err(PublishError::Closed);
+    }
+    room.ok_or(PublishError::Overloaded)
 }

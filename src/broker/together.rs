@@ -3,7 +3,7 @@
 use std::mem;
 use std::time::Instant;
 
-use super::queue::{Admitted, Answer, Outgoing, Queue};
+use super::queue::{Answer, Outgoing, Queue};
 use crate::error::PublishError;
 use crate::hub::Inner;
 use crate::hub::publish::Published;
@@ -16,7 +16,7 @@ pub(crate) struct Together<'q> {
     deadline: Instant,
     is_over: bool,
     /// What goes next, as one request.
-    part: Vec<Admitted>,
+    part: Vec<Outgoing>,
     /// What went: how many publishes, and what their answers come by.
     under_way: Vec<(usize, Result<Answer, PublishError>)>,
     answers: Vec<Result<Published, PublishError>>,
@@ -29,57 +29,69 @@ impl<'q> Together<'q> {
         Self { queue, deadline, is_over: false, part, under_way, answers }
     }
 
-    /// Takes room for one more.
-    pub(crate) async fn reserve(
+    /// Adds one more.
+    pub(crate) fn add(&mut self, outgoing: Outgoing) {
+        self.part.push(outgoing);
+    }
+
+    /// Whether so many were added that they are to [go](Self::go).
+    pub(crate) fn is_full(&self) -> bool {
+        self.part.len() >= PART
+    }
+
+    /// Leaves what was added to be sent: in fewer at once where there is no room for all.
+    pub(crate) async fn go(&mut self, hub: &Inner) {
+        let mut parts = vec![mem::take(&mut self.part)];
+        parts.retain(|part| !part.is_empty());
+        while let Some(mut part) = parts.pop() {
+            match self.reserve(hub, &part).await {
+                Err(PublishError::Overloaded) if part.len() > 1 => {
+                    let rest = part.split_off(part.len() / 2);
+                    parts.extend([rest, part]);
+                }
+                room => {
+                    let count = part.len();
+                    let sent = room.and_then(|room| self.queue.push(part, room));
+                    self.under_way.push((count, sent));
+                }
+            }
+        }
+    }
+
+    /// What became of all that went.
+    pub(crate) async fn done(mut self, hub: &Inner) -> Vec<Result<Published, PublishError>> {
+        self.settle(hub).await;
+        self.answers
+    }
+
+    /// Takes room.
+    async fn reserve(
         &mut self,
         hub: &Inner,
-        outgoing: &Outgoing,
+        part: &[Outgoing],
     ) -> Result<Reservation, PublishError> {
         if self.is_over {
             return Err(PublishError::Unavailable);
         }
-        match self.queue.reserve(hub, outgoing, None) {
-            Err(PublishError::Overloaded) => {
-                // What holds the room may be those before it.
-                self.settle().await;
-                self.is_over = Instant::now() >= self.deadline;
-                self.queue.reserve(hub, outgoing, None)
-            }
-            reserved => reserved,
+        let room = self.queue.reserve_together(hub, part);
+        if !matches!(room, Err(PublishError::Overloaded)) || self.under_way.is_empty() {
+            return room;
         }
+        // What holds the room may be those before it.
+        self.settle(hub).await;
+        self.is_over = Instant::now() >= self.deadline;
+        self.queue.reserve_together(hub, part)
     }
 
-    /// Leaves it to be sent.
-    pub(crate) fn add(&mut self, outgoing: Outgoing, _reservation: Reservation) {
-        self.part.push(Admitted { outgoing, _reservation });
-        if self.part.len() == PART {
-            self.go();
-        }
-    }
-
-    /// What became of all that were added.
-    pub(crate) async fn done(mut self) -> Vec<Result<Published, PublishError>> {
-        self.settle().await;
-        self.answers
-    }
-
-    async fn settle(&mut self) {
-        self.go();
-        for (count, answer) in mem::take(&mut self.under_way) {
-            let mut answers = match answer {
+    async fn settle(&mut self, hub: &Inner) {
+        for (count, sent) in mem::take(&mut self.under_way) {
+            let mut answers = match sent {
                 Ok(answer) => answer.await.unwrap_or_default(),
-                Err(error) => vec![Err(error); count],
+                Err(error) => (0..count).map(|_| Err(hub.stats.refuse(error))).collect(),
             };
             // Each keeps its own, also if some have none.
             answers.resize(count, Err(PublishError::Uncertain));
             self.answers.extend(answers);
-        }
-    }
-
-    fn go(&mut self) {
-        if !self.part.is_empty() {
-            let part = mem::take(&mut self.part);
-            self.under_way.push((part.len(), self.queue.push(part)));
         }
     }
 }

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use crate::broker::{self, Broker, Outgoing, Together};
+use crate::broker::{self, Broker, Outgoing};
 use crate::channel::TooManyChannels;
 use crate::channel::history::{Position, Window};
 use crate::channel::post::{Content, Post};
@@ -114,29 +114,19 @@ impl Inner {
     ) -> Vec<Result<Published, E>> {
         let (mut together, mut left) = (broker.together(), Vec::new());
         for (i, publish) in publishes.enumerate() {
-            left.push(match publish {
-                Ok(publish) => {
-                    let left = self.leave_to(&mut together, &publish).await;
-                    left.map_err(|error| self.stats.refuse(error).into())
-                }
-                Err(error) => Err(error),
+            let outgoing = publish.and_then(|publish| {
+                self.outgoing(&publish).map_err(|error| self.stats.refuse(error).into())
             });
+            left.push(outgoing.map(|outgoing| together.add(outgoing)));
+            if together.is_full() {
+                together.go(self).await;
+            }
             turn_after(i).await;
         }
-        let mut answers = together.done().await.into_iter();
+        together.go(self).await;
+        let mut answers = together.done(self).await.into_iter();
         let mut next = || answers.next().unwrap_or(Err(PublishError::Uncertain));
         left.into_iter().map(|left| left.and_then(|()| Ok(next()?))).collect()
-    }
-
-    async fn leave_to(
-        &self,
-        together: &mut Together<'_>,
-        publish: &Publish<'_>,
-    ) -> Result<(), PublishError> {
-        let outgoing = self.outgoing(publish)?;
-        let reservation = together.reserve(self, &outgoing).await?;
-        together.add(outgoing, reservation);
-        Ok(())
     }
 
     /// What goes to the broker.
