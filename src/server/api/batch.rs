@@ -61,7 +61,8 @@ impl<'b> Replies<'b> {
         self.settle(shard).await;
         match command {
             Ok((method, body)) => {
-                self.give_result(method, call(shard, method, body.get().as_bytes()).await)
+                let result = call(shard, method, body.get().as_bytes()).await;
+                self.give_result(method, result, |given, result| given.push_str(&result));
             }
             Err(fault) => self.give(&fault.to_json()),
         }
@@ -85,26 +86,34 @@ impl<'b> Replies<'b> {
         let codes = results.iter().filter_map(|result| Some(result.as_ref().err()?.code()));
         shard.stats().called(Method::Publish.name(), results.len(), codes);
         for result in results {
-            self.give_result(Method::Publish, result.map(|it| publish::answer(&it)));
+            self.give_result(Method::Publish, result, |given, published| {
+                publish::push_answer(given, &published);
+            });
         }
     }
 
-    fn give_result(&mut self, method: Method, result: Result<String, Fault>) {
+    fn give_result<T>(
+        &mut self,
+        method: Method,
+        result: Result<T, Fault>,
+        push: impl FnOnce(&mut String, T),
+    ) {
         match result {
-            Ok(result) => self.give_parts(&[r#"{""#, method.name(), r#"":"#, &result, "}"]),
+            Ok(result) => {
+                self.give(r#"{""#);
+                self.given.extend([method.name(), r#"":"#]);
+                push(&mut self.given, result);
+                self.given.push('}');
+            }
             Err(fault) => self.give(&fault.to_json()),
         }
     }
 
     fn give(&mut self, reply: &str) {
-        self.give_parts(&[reply]);
-    }
-
-    fn give_parts(&mut self, parts: &[&str]) {
         if !self.given.is_empty() {
             self.given.push(',');
         }
-        self.given.extend(parts.iter().copied());
+        self.given.push_str(reply);
     }
 }
 

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::mem;
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{connections, json, namespace, not_available, parse, present};
@@ -12,7 +12,7 @@ use crate::hub::Inner;
 use crate::hub::publish;
 use crate::hub::publish::Published;
 use crate::message::Message;
-use crate::protocol::json::{encode, is_zero};
+use crate::protocol::json::push_text;
 use crate::server::respond::Fault;
 use crate::user::UserId;
 
@@ -112,16 +112,26 @@ impl<'a> Publish<'a> {
 }
 
 /// What is told of a publish.
-pub(super) fn answer(Published { connections, offset, epoch }: &Published) -> String {
-    #[derive(Serialize)]
-    struct Answer<'a> {
-        connections: usize,
-        #[serde(skip_serializing_if = "is_zero")]
-        offset: u64,
-        #[serde(skip_serializing_if = "str::is_empty")]
-        epoch: &'a str,
+pub(super) fn answer(published: &Published) -> String {
+    let mut answer = String::new();
+    push_answer(&mut answer, published);
+    answer
+}
+
+/// Appends it: of many publishes it is told one after the other.
+pub(super) fn push_answer(out: &mut String, Published { connections, offset, epoch }: &Published) {
+    let mut digits = itoa::Buffer::new();
+    out.push_str(r#"{"connections":"#);
+    out.push_str(digits.format(*connections));
+    if *offset > 0 {
+        out.push_str(r#","offset":"#);
+        out.push_str(digits.format(*offset));
     }
-    encode(&Answer { connections: *connections, offset: *offset, epoch })
+    if !epoch.is_empty() {
+        out.push_str(r#","epoch":"#);
+        push_text(out, epoch);
+    }
+    out.push('}');
 }
 
 /// Publishes that are made together: few enough to be held meanwhile, many enough to share a broker's time.
