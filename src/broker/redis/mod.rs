@@ -40,7 +40,7 @@ impl Session {
         parcels: &[Parcel<'_>],
     ) -> Result<Vec<Result<Position, Refusal>>, Failure> {
         let commands = parcels.iter().map(|parcel| self.command(parcel)).collect();
-        let answers = self.servers.all(commands).await?;
+        let answers = self.servers.publish(commands).await?;
         Ok(answers.into_iter().map(|answer| script::position(answer?)).collect())
     }
 

@@ -32,9 +32,9 @@ pub(super) struct Servers {
 
 /// A server's connections.
 pub(super) struct Server {
-    /// For commands.
+    /// For commands, whose answers may be large: what has subscriptions may be sent only so much.
     pub(super) commands: MultiplexedConnection,
-    /// That hears.
+    /// That hears, and publishes: so the answer to a publish comes with what it brings, and wakes this node once.
     pub(super) hearing: MultiplexedConnection,
 }
 
@@ -92,8 +92,24 @@ impl Servers {
         &self,
         commands: Vec<Routed>,
     ) -> Result<Vec<Result<Value, Refusal>>, Failure> {
+        self.each(|server| &server.commands, commands).await
+    }
+
+    /// The same of publishes.
+    pub(super) async fn publish(
+        &self,
+        publishes: Vec<Routed>,
+    ) -> Result<Vec<Result<Value, Refusal>>, Failure> {
+        self.each(|server| &server.hearing, publishes).await
+    }
+
+    async fn each(
+        &self,
+        by: impl Fn(&Server) -> &MultiplexedConnection,
+        commands: Vec<Routed>,
+    ) -> Result<Vec<Result<Value, Refusal>>, Failure> {
         if let [server] = &self.servers[..] {
-            return self.on(server, commands).await;
+            return self.on(by(server), commands).await;
         }
         let mut answers: Vec<_> = commands.iter().map(|_| None).collect();
         let mut batches: Vec<(Vec<usize>, Vec<Routed>)> = Vec::new();
@@ -104,7 +120,7 @@ impl Servers {
             commands.push(command);
         }
         let done = self.servers.iter().zip(batches).map(async |(server, (indices, commands))| {
-            Ok::<_, Failure>((indices, self.on(server, commands).await?))
+            Ok::<_, Failure>((indices, self.on(by(server), commands).await?))
         });
         for (indices, done) in try_join_all(done).await? {
             for (index, answer) in indices.into_iter().zip(done) {
@@ -117,7 +133,7 @@ impl Servers {
     /// The same on one server.
     async fn on(
         &self,
-        server: &Server,
+        connection: &MultiplexedConnection,
         commands: Vec<Routed>,
     ) -> Result<Vec<Result<Value, Refusal>>, Failure> {
         if commands.is_empty() {
@@ -129,7 +145,7 @@ impl Servers {
         }
         pipeline.ignore_errors();
         let answers: Vec<Result<Value, RedisError>> =
-            pipeline.query_async(&mut server.commands.clone()).await?;
+            pipeline.query_async(&mut connection.clone()).await?;
         let answers = answers.into_iter();
         Ok(answers.map(|answer| answer.map_err(|error| self.refuse(&error))).collect())
     }
