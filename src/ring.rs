@@ -403,6 +403,16 @@ mod tests {
         assert!(!broadcast(&ring));
     }
 
+    #[test]
+    fn what_is_reserved_together_has_room_for_all_or_none() {
+        let room = Room::new(4, 1 << 10);
+        let three = room.reserve_together([1, 2, 3].into_iter());
+        assert_eq!(room.taken(), (3, 6 + 3 * ENTRY_BYTES as u64));
+        assert!(room.reserve_together([1, 2].into_iter()).is_none());
+        drop(three);
+        assert_eq!(room.taken(), (0, 0));
+    }
+
     #[tokio::test]
     async fn what_goes_together_fills_a_quarter_at_most() {
         let room = Room::new(16, 1 << 10);
