@@ -345,8 +345,7 @@ mod tests {
 
     #[test]
     fn several_come_as_they_went_and_one_goes_alone() {
-        let bodies =
-            ["1", "", "[2,3]"].map(|data| body_of(&Publication::new(data.into())));
+        let bodies = ["1", "", "[2,3]"].map(|data| body_of(&Publication::new(data.into())));
         assert_eq!(placeless_together(bodies[..1].iter()), placeless(&bodies[0]));
         let together = placeless_together(bodies.iter());
         assert_eq!(&together[..], b"0::s5:4,3,8p0:1p0:p0:[2,3]");

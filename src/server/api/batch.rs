@@ -127,7 +127,8 @@ fn commands(body: &[u8]) -> Result<Vec<Result<Command<'_>, Unread<'_>>>, Fault> 
         return Ok(commands.into_iter().map(Ok).collect());
     }
     let Batch { commands } = parse::<Batch<&RawValue>>(body).map_err(Fault::in_band)?;
-    let read = |command| parse_text(RawValue::get(command)).map_err(|fault| Unread { command, fault });
+    let read =
+        |command| parse_text(RawValue::get(command)).map_err(|fault| Unread { command, fault });
     Ok(commands.into_iter().map(read).collect())
 }
 
