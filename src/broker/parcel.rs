@@ -15,7 +15,7 @@ use crate::ring::Audience;
 #[derive(Debug)]
 pub(super) struct Parcel<'a> {
     pub(super) topic: &'a Topic,
-    /// Already as the topic carries it if nothing is remembered, so that much of it is copied once less.
+    /// As the topic carries it, unless something is to be remembered: then the broker gives it a position first.
     pub(super) body: Bytes,
     pub(super) remember: Option<&'a Remember>,
     audience: Audience,

@@ -41,8 +41,10 @@ impl<'q> Together<'q> {
 
     /// Leaves what was added to be sent: in fewer at once where there is no room for all.
     pub(crate) async fn go(&mut self, hub: &Inner) {
+        if self.part.is_empty() {
+            return;
+        }
         let mut parts = vec![mem::take(&mut self.part)];
-        parts.retain(|part| !part.is_empty());
         while let Some(mut part) = parts.pop() {
             match self.reserve(hub, &part).await {
                 Err(PublishError::Overloaded) if part.len() > 1 => {
