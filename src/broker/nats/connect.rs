@@ -104,11 +104,12 @@ impl Connector {
                 "two servers answer there by turns; name one each".to_owned(),
             ));
         }
-        let jetstream = self.open(address, &client).await?;
+        let hearing = Hearing::start(line, client.new_inbox(), inlet);
+        let jetstream = JetStream::new(client, hearing.clone(), self.names.clone());
+        self.open(address, &jetstream).await?;
         let clock = self.clock(&jetstream).await.map_err(|it| refused(address, it.to_string()))?;
         let session = Session {
-            client,
-            hearing: Hearing::start(line, inlet),
+            hearing,
             jetstream,
             names: self.names.clone(),
             heads: Heads::default(),
@@ -119,9 +120,8 @@ impl Connector {
         Ok((session, feed))
     }
 
-    /// What it keeps, once it has all the streams.
-    async fn open(&self, address: &str, client: &Client) -> Result<JetStream, ConnectError> {
-        let jetstream = JetStream::new(client.clone(), self.names.clone());
+    /// Sees that it has all the streams.
+    async fn open(&self, address: &str, jetstream: &JetStream) -> Result<(), ConnectError> {
         jetstream.check().await.map_err(|error| match error {
             JetStreamError::Lost(error) => refused(address, error),
             _ => ConnectError::NoJetStream { address: address.to_owned() },
@@ -133,8 +133,8 @@ impl Connector {
                 ConnectError::Stream { address, stream, error }
             })
         }))
-        .await?;
-        Ok(jetstream)
+        .await
+        .map(drop)
     }
 
     /// The first server that lets this node in, from any one on, so that nodes do not all come to the same.

@@ -107,7 +107,7 @@ impl Connection {
                 Said::Pong => return Ok(()),
                 Said::Error(error) => return Err(DialError::Refused(error)),
                 Said::Ping => self.stream.write_all(b"PONG\r\n").await?,
-                Said::Info(_) | Said::Message { .. } => {}
+                Said::Info(_) | Said::Message(_) => {}
             }
         }
     }

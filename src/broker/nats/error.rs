@@ -46,7 +46,7 @@ impl JetStreamError {
     /// What follows for one publish or change: it is refused, unless nothing is known of it.
     pub(super) fn refusal(self) -> Result<Refusal, Failure> {
         match self {
-            Self::Lost(error) => Err(Failure::new(error)),
+            error @ Self::Lost(_) => Err(error.into()),
             error => Ok(Refusal::new(error.to_string())),
         }
     }
@@ -76,6 +76,12 @@ impl From<RequestError> for JetStreamError {
             }
             _ => Self::Lost(error.to_string()),
         }
+    }
+}
+
+impl From<JetStreamError> for Failure {
+    fn from(error: JetStreamError) -> Self {
+        Self::new(error.to_string())
     }
 }
 

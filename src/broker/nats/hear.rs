@@ -1,110 +1,196 @@
 //! The connection that hears: what comes by all subscriptions comes in the order in which it was sent.
 //!
 //! async-nats gives each subscription a queue of its own, by which that order is lost, and drops what
-//! does not fit into one.
+//! does not fit into one. What is published goes by this connection too, as the answer of a server comes
+//! with what is heard of it, and so wakes this node once.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
 
 use super::dial::Connection;
-use super::wire::{self, Said};
-use super::{PATIENCE, history};
-use crate::broker::engine::Failure;
+use super::error::{JetStreamError, patiently};
+use super::history;
+use super::wire::{self, Message, Said};
 use crate::broker::feed::Inlet;
 use crate::broker::topic::Topic;
 
-/// Has the connection subscribe; with it the connection ends.
-#[derive(Debug)]
-pub(super) struct Hearing(mpsc::UnboundedSender<Command>);
+/// Has the connection publish and subscribe; it ends with the last of these.
+#[derive(Clone, Debug)]
+pub(super) struct Hearing {
+    commands: mpsc::UnboundedSender<Command>,
+    /// Bytes of a publish that the server takes.
+    max_payload: usize,
+}
 
 #[derive(Debug)]
 enum Command {
-    /// Topics and their subjects, and what is told once they are subscribed.
-    Subscribe(Vec<(Topic, String)>, oneshot::Sender<()>),
+    /// Topics and their subjects.
+    Subscribe(Vec<(Topic, String)>),
     Unsubscribe(Vec<Topic>),
+    Publish(String, Bytes),
+    /// A subject, headers, a payload, and what is told of it.
+    Ask(String, String, Bytes, Answer),
+    /// What is told once the server has done all that was sent before.
+    Flush(oneshot::Sender<()>),
 }
 
+type Answer = oneshot::Sender<Result<Bytes, JetStreamError>>;
+
 impl Hearing {
-    /// Has what comes go into a feed from now on.
-    pub(super) fn start(line: Connection, inlet: Arc<Inlet>) -> Self {
+    /// Has what comes go into a feed from now on. Under an `inbox`, a subject that no other connection uses,
+    /// answers come.
+    pub(super) fn start(line: Connection, inbox: String, inlet: Arc<Inlet>) -> Self {
+        let max_payload = line.info.max_payload;
         let (sender, commands) = mpsc::unbounded_channel();
         tokio::spawn(async move {
-            if let Err(error) = Reader::new(line, &inlet).serve(commands).await {
-                inlet.end(format!("the connection that hears ended: {error}"));
+            if let Err(error) = Line::new(inbox, &inlet).serve(line, commands).await {
+                inlet.end(format!("{ENDED}: {error}"));
             }
         });
-        Self(sender)
+        Self { commands: sender, max_payload }
     }
 
     /// Subscribes; the server has done so once it resolves.
-    pub(super) async fn subscribe(&self, topics: Vec<(Topic, String)>) -> Result<(), Failure> {
-        let (done, subscribed) = oneshot::channel();
-        // If it is gone, so is the other end of `done`.
-        let _ = self.0.send(Command::Subscribe(topics, done));
-        match tokio::time::timeout(PATIENCE, subscribed).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) => Err(Failure::new("the connection that hears ended")),
-            Err(_) => Err(Failure::new("it does not subscribe within 3 s")),
-        }
+    pub(super) async fn subscribe(
+        &self,
+        topics: Vec<(Topic, String)>,
+    ) -> Result<(), JetStreamError> {
+        self.send(Command::Subscribe(topics));
+        self.flush().await
     }
 
     pub(super) fn unsubscribe(&self, topics: Vec<Topic>) {
-        // One that is gone hears nothing either.
-        let _ = self.0.send(Command::Unsubscribe(topics));
+        self.send(Command::Unsubscribe(topics));
+    }
+
+    /// Sends what needs no answer; that it came is not known before a [`flush`](Self::flush).
+    pub(super) fn publish(&self, subject: String, payload: Bytes) -> Result<(), JetStreamError> {
+        self.check(payload.len())?;
+        self.send(Command::Publish(subject, payload));
+        Ok(())
+    }
+
+    /// Sends what is answered, with headers as the protocol has them, each with the end of its line.
+    pub(super) async fn ask(
+        &self,
+        subject: String,
+        headers: String,
+        payload: Bytes,
+    ) -> Result<Bytes, JetStreamError> {
+        self.check(wire::headers_len(&headers) + payload.len())?;
+        let (answer, answered) = oneshot::channel();
+        self.send(Command::Ask(subject, headers, payload, answer));
+        patiently(async { answered.await.unwrap_or_else(|_| Err(ended())) }).await
+    }
+
+    /// Resolves once the server has done all that was sent before: it takes what comes by a connection in
+    /// order.
+    pub(super) async fn flush(&self) -> Result<(), JetStreamError> {
+        let (done, flushed) = oneshot::channel();
+        self.send(Command::Flush(done));
+        patiently(async { flushed.await.map_err(|_| ended()) }).await
+    }
+
+    /// A server would end the connection for what is too large.
+    fn check(&self, length: usize) -> Result<(), JetStreamError> {
+        if length > self.max_payload {
+            return Err(JetStreamError::Refused(format!(
+                "{length} bytes are more than the server's max_payload of {}",
+                self.max_payload
+            )));
+        }
+        Ok(())
+    }
+
+    fn send(&self, command: Command) {
+        // If it is gone, so is the other end of what waits for an answer, and it hears nothing either.
+        let _ = self.commands.send(command);
     }
 }
 
-struct Reader<'a> {
-    line: Connection,
+/// What is known of the connection.
+struct Line<'a> {
     inlet: &'a Inlet,
-    last: u64,
+    inbox: String,
+    /// What is to be sent.
+    output: BytesMut,
+    last_subscription: u64,
     topics: HashMap<u64, Topic>,
     subscriptions: HashMap<Topic, u64>,
+    last_question: u64,
+    asked: HashMap<u64, Answer>,
     /// What is told by the next answers to pings.
-    waiting: VecDeque<oneshot::Sender<()>>,
+    flushing: VecDeque<oneshot::Sender<()>>,
 }
 
-impl<'a> Reader<'a> {
-    fn new(line: Connection, inlet: &'a Inlet) -> Self {
-        let (topics, subscriptions) = (HashMap::new(), HashMap::new());
-        Self { line, inlet, last: 0, topics, subscriptions, waiting: VecDeque::new() }
+impl<'a> Line<'a> {
+    fn new(inbox: String, inlet: &'a Inlet) -> Self {
+        let mut output = BytesMut::new();
+        wire::subscribe(&mut output, &format!("{inbox}.*"), ANSWERS);
+        Self {
+            inlet,
+            inbox,
+            output,
+            last_subscription: ANSWERS,
+            topics: HashMap::new(),
+            subscriptions: HashMap::new(),
+            last_question: 0,
+            asked: HashMap::new(),
+            flushing: VecDeque::new(),
+        }
     }
 
-    async fn serve(mut self, mut commands: mpsc::UnboundedReceiver<Command>) -> io::Result<()> {
+    async fn serve(
+        mut self,
+        Connection { stream, buffer: mut input, .. }: Connection,
+        mut commands: mpsc::UnboundedReceiver<Command>,
+    ) -> io::Result<()> {
+        let (mut reader, mut writer) = tokio::io::split(stream);
+        let mut is_sent = true;
         loop {
-            while let Some(said) = wire::take(&mut self.line.buffer)? {
-                self.take(said).await?;
+            while let Some(said) = wire::take(&mut input)? {
+                self.hear(said)?;
             }
-            self.line.buffer.reserve(READ);
+            input.reserve(READ);
+            is_sent &= self.output.is_empty();
             tokio::select! {
-                command = commands.recv() => match command {
-                    Some(command) => self.carry_out(command).await?,
-                    None => return Ok(()),
-                },
-                read = self.line.stream.read_buf(&mut self.line.buffer) => {
+                command = commands.recv() => {
+                    let Some(command) = command else { return Ok(()) };
+                    self.carry_out(command);
+                    while let Ok(command) = commands.try_recv() {
+                        self.carry_out(command);
+                    }
+                }
+                read = reader.read_buf(&mut input) => {
                     if read? == 0 {
                         return Err(io::ErrorKind::UnexpectedEof.into());
                     }
+                }
+                sent = send(&mut writer, &mut self.output), if !is_sent => {
+                    sent?;
+                    is_sent = true;
                 }
             }
         }
     }
 
-    async fn take(&mut self, said: Said) -> io::Result<()> {
+    fn hear(&mut self, said: Said) -> io::Result<()> {
         match said {
-            Said::Message { subscription, payload } => {
+            Said::Message(message) if message.subscription == ANSWERS => self.take_answer(message),
+            Said::Message(Message { subscription, payload, .. }) => {
                 let topic = self.topics.get(&subscription);
                 if let Some(topic) = topic.filter(|_| !history::is_bare_position(&payload)) {
                     self.inlet.hear(topic.clone(), payload);
                 }
             }
-            Said::Ping => self.line.stream.write_all(b"PONG\r\n").await?,
+            Said::Ping => self.output.extend_from_slice(b"PONG\r\n"),
             Said::Pong => {
-                if let Some(done) = self.waiting.pop_front() {
+                if let Some(done) = self.flushing.pop_front() {
                     // Who gave up does not mind.
                     let _ = done.send(());
                 }
@@ -115,31 +201,149 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    async fn carry_out(&mut self, command: Command) -> io::Result<()> {
-        let mut text = String::new();
+    fn take_answer(&mut self, Message { token, status, payload, .. }: Message) {
+        let Some(answer) = token.and_then(|number| self.asked.remove(&number)) else { return };
+        let is_taken = status != Some(wire::NO_RESPONDERS);
+        let _ = answer.send(if is_taken { Ok(payload) } else { Err(JetStreamError::NoStream) });
+    }
+
+    fn carry_out(&mut self, command: Command) {
         match command {
-            Command::Subscribe(topics, done) => {
+            Command::Subscribe(topics) => {
                 for (topic, subject) in topics {
-                    self.last += 1;
-                    text.push_str(&format!("SUB {subject} {}\r\n", self.last));
-                    self.topics.insert(self.last, topic.clone());
-                    self.subscriptions.insert(topic, self.last);
+                    self.last_subscription += 1;
+                    wire::subscribe(&mut self.output, &subject, self.last_subscription);
+                    self.topics.insert(self.last_subscription, topic.clone());
+                    self.subscriptions.insert(topic, self.last_subscription);
                 }
-                text.push_str("PING\r\n");
-                self.waiting.push_back(done);
             }
             Command::Unsubscribe(topics) => {
                 for topic in topics {
                     if let Some(number) = self.subscriptions.remove(&topic) {
                         self.topics.remove(&number);
-                        text.push_str(&format!("UNSUB {number}\r\n"));
+                        wire::unsubscribe(&mut self.output, number);
                     }
                 }
             }
+            Command::Publish(subject, payload) => {
+                wire::publish(&mut self.output, &subject, &payload);
+            }
+            Command::Ask(subject, headers, payload, answer) => {
+                self.last_question += 1;
+                let reply = format!("{}.{}", self.inbox, self.last_question);
+                wire::ask(&mut self.output, &subject, &reply, &headers, &payload);
+                if self.asked.len() == self.asked.capacity() {
+                    // Of those who gave up nothing may stay.
+                    self.asked.retain(|_, answer| !answer.is_closed());
+                }
+                self.asked.insert(self.last_question, answer);
+            }
+            Command::Flush(done) => {
+                self.output.extend_from_slice(b"PING\r\n");
+                self.flushing.push_back(done);
+            }
         }
-        self.line.stream.write_all(text.as_bytes()).await
     }
 }
 
+/// Sends all of it; what is cancelled may be begun again.
+async fn send(writer: &mut (impl AsyncWrite + Unpin), output: &mut BytesMut) -> io::Result<()> {
+    while !output.is_empty() {
+        writer.write_buf(output).await?;
+    }
+    writer.flush().await
+}
+
+fn ended() -> JetStreamError {
+    JetStreamError::Lost(ENDED.to_owned())
+}
+
+const ENDED: &str = "the connection that hears ended";
+
+/// The subscription by which answers come.
+const ANSWERS: u64 = 1;
+
 /// Bytes that are read at once, if so many are there.
 const READ: usize = 16 << 10;
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncBufReadExt, BufReader, DuplexStream};
+
+    use super::*;
+    use crate::broker::feed::Feed;
+
+    /// A connection whose server takes up to 100 bytes, that server's end of it, and what is heard.
+    fn start() -> (Hearing, BufReader<DuplexStream>, Feed) {
+        let (stream, server) = tokio::io::duplex(1 << 10);
+        let info = r#"{"version": "2.10.0", "max_payload": 100}"#;
+        let info = serde_json::from_str(info).unwrap();
+        let line = Connection { stream: Box::new(stream), buffer: BytesMut::new(), info };
+        let (inlet, feed) = Feed::new(1 << 20);
+        (Hearing::start(line, "_INBOX.x".to_owned(), Arc::new(inlet)), BufReader::new(server), feed)
+    }
+
+    async fn expect(server: &mut BufReader<DuplexStream>, text: &str) {
+        for line in text.split_inclusive('\n') {
+            let mut read = String::new();
+            server.read_line(&mut read).await.unwrap();
+            assert_eq!(read, line);
+        }
+    }
+
+    async fn ask(hearing: &Hearing, payload: &'static str) -> Result<Bytes, JetStreamError> {
+        hearing.ask("a".to_owned(), String::new(), payload.into()).await
+    }
+
+    #[tokio::test]
+    async fn each_question_has_its_own_answer() {
+        let (hearing, mut server, _feed) = start();
+        let serve = async {
+            expect(&mut server, "SUB _INBOX.x.* 1\r\n").await;
+            expect(&mut server, "HPUB a _INBOX.x.1 12 13\r\nNATS/1.0\r\n\r\n1\r\n").await;
+            expect(&mut server, "HPUB a _INBOX.x.2 12 13\r\nNATS/1.0\r\n\r\n2\r\n").await;
+            let answers =
+                "HMSG _INBOX.x.2 1 16 16\r\nNATS/1.0 503\r\n\r\n\r\nMSG _INBOX.x.1 1 2\r\nhi\r\n";
+            server.write_all(answers.as_bytes()).await.unwrap();
+        };
+        let (first, second, ()) = tokio::join!(ask(&hearing, "1"), ask(&hearing, "2"), serve);
+        assert_eq!(first.unwrap(), "hi");
+        assert!(matches!(second, Err(JetStreamError::NoStream)));
+    }
+
+    #[tokio::test]
+    async fn what_a_server_would_end_the_connection_for_is_not_sent() {
+        let (hearing, mut server, _feed) = start();
+        let large = Bytes::from_static(&[b'x'; 101]);
+        let refused = hearing.publish("a".to_owned(), large.clone()).unwrap_err().to_string();
+        assert_eq!(refused, "101 bytes are more than the server's max_payload of 100");
+        // With headers of twelve bytes.
+        let refused = hearing.ask("a".to_owned(), String::new(), large.slice(..89)).await;
+        assert!(matches!(refused, Err(JetStreamError::Refused(_))));
+        let serve = async {
+            expect(&mut server, "SUB _INBOX.x.* 1\r\nPING\r\n").await;
+            server.write_all(b"PONG\r\n").await.unwrap();
+        };
+        let (flushed, ()) = tokio::join!(hearing.flush(), serve);
+        flushed.unwrap();
+    }
+
+    #[tokio::test]
+    async fn of_what_is_asked_as_the_connection_ends_nothing_is_known() {
+        let (hearing, server, _feed) = start();
+        let (answer, ()) = tokio::join!(ask(&hearing, "1"), async { drop(server) });
+        assert!(matches!(answer, Err(JetStreamError::Lost(_))));
+        assert!(matches!(hearing.flush().await, Err(JetStreamError::Lost(_))));
+    }
+
+    #[test]
+    fn nothing_stays_of_those_who_gave_up() {
+        let (inlet, _feed) = Feed::new(1 << 20);
+        let mut line = Line::new("_INBOX.x".to_owned(), &inlet);
+        for _ in 0..1000 {
+            let (answer, _) = oneshot::channel();
+            line.carry_out(Command::Ask("a".to_owned(), String::new(), Bytes::new(), answer));
+        }
+        assert!(line.asked.len() < 10);
+    }
+}

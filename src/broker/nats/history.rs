@@ -108,8 +108,8 @@ impl Session {
         });
         self.settle(forgotten.await)??;
         let told = self.tell(topic, envelope::placeless(&envelope::clear_body()));
-        self.settle(told.await)??;
-        Ok(self.settle(self.confirm().await)??)
+        self.settle(told)??;
+        Ok(self.settle(self.hearing.flush().await)??)
     }
 
     async fn read_one(&self, Read { channel, from, ttl }: &Read) -> Result<Stream, JetStreamError> {

@@ -11,7 +11,7 @@ use async_nats::jetstream::stream::{
     Config, ConsumerErrorKind, DirectGetError, DirectGetErrorKind, Stream,
 };
 use async_nats::jetstream::{self, Context, Message, publish::PublishAck};
-use async_nats::{Client, HeaderMap, Request, Subject};
+use async_nats::{Client, Request, Subject};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use serde::Deserialize;
@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 
 use super::PATIENCE;
 use super::error::{self, JetStreamError, lost, patiently};
+use super::hear::Hearing;
 use super::names::{Names, Store};
 
 /// The streams of a prefix.
@@ -27,6 +28,7 @@ use super::names::{Names, Store};
 pub(super) struct JetStream {
     client: Client,
     context: Context,
+    hearing: Hearing,
     names: Names,
 }
 
@@ -73,9 +75,9 @@ struct ConsumerInfo {
 }
 
 impl JetStream {
-    pub(super) fn new(client: Client, names: Names) -> Self {
+    pub(super) fn new(client: Client, hearing: Hearing, names: Names) -> Self {
         let context = jetstream::ContextBuilder::new().timeout(PATIENCE).build(client.clone());
-        Self { client, context, names }
+        Self { client, context, hearing, names }
     }
 
     /// Whether there is JetStream for this node.
@@ -122,15 +124,15 @@ impl JetStream {
         id: Option<&str>,
         payload: Bytes,
     ) -> Result<Stored, JetStreamError> {
-        let mut headers = HeaderMap::new();
+        let mut headers = String::new();
         if let Some(expected) = expected {
-            headers.insert("Nats-Expected-Last-Subject-Sequence", expected.to_string());
+            headers += &format!("Nats-Expected-Last-Subject-Sequence: {expected}\r\n");
         }
         if let Some(id) = id {
-            headers.insert("Nats-Msg-Id", id);
+            headers += &format!("Nats-Msg-Id: {id}\r\n");
         }
-        let request = Request::new().headers(headers).payload(payload);
-        let PublishAck { sequence, duplicate, .. } = self.send(subject, request).await?;
+        let answer = self.hearing.ask(subject, headers, payload).await?;
+        let PublishAck { sequence, duplicate, .. } = parse(&answer)?;
         Ok(Stored { sequence, is_duplicate: duplicate })
     }
 
@@ -300,12 +302,7 @@ impl JetStream {
         request: Request,
     ) -> Result<T, JetStreamError> {
         let request = request.timeout(Some(PATIENCE));
-        let answer = self.client.send_request(subject, request).await?;
-        match serde_json::from_slice(&answer.payload) {
-            Ok(Response::Ok(answer)) => Ok(answer),
-            Ok(Response::Err { error }) => Err(error.into()),
-            Err(error) => Err(lost(&error)),
-        }
+        parse(&self.client.send_request(subject, request).await?.payload)
     }
 }
 
@@ -329,6 +326,15 @@ impl TryFrom<Message> for Record {
         let (sequence, time) = (info.stream_sequence, info.published.unix_timestamp_nanos());
         let async_nats::Message { subject, payload, .. } = message.message;
         Ok(Self { subject, sequence, payload, time: since_1970(time) })
+    }
+}
+
+/// What JetStream answers.
+fn parse<T: DeserializeOwned>(answer: &[u8]) -> Result<T, JetStreamError> {
+    match serde_json::from_slice(answer) {
+        Ok(Response::Ok(answer)) => Ok(answer),
+        Ok(Response::Err { error }) => Err(error.into()),
+        Err(error) => Err(lost(&error)),
     }
 }
 

@@ -18,11 +18,10 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use async_nats::Client;
 use bytes::Bytes;
 use clock::Clock;
 pub(super) use connect::{ConnectError, Connector};
-use error::{JetStreamError, patiently};
+use error::JetStreamError;
 use futures_util::future::try_join_all;
 use hear::Hearing;
 use history::Heads;
@@ -37,9 +36,9 @@ use super::queue::Remember;
 use super::topic::Topic;
 use crate::channel::history::Position;
 
-/// Two connections to one server, one for what is asked and one that hears, for as long as both last.
+/// Two connections to one server, one that hears and by which is published, and one for what else is asked,
+/// for as long as both last.
 pub(crate) struct Session {
-    client: Client,
     hearing: Hearing,
     jetstream: JetStream,
     names: Names,
@@ -81,7 +80,7 @@ impl Session {
         });
         let mut answers: Vec<_> = try_join_all(lanes).await?.into_iter().flatten().collect();
         if parcels.iter().any(|parcel| parcel.remember.is_none()) {
-            self.confirm().await.map_err(|error| Failure::new(error.to_string()))?;
+            self.hearing.flush().await?;
         }
         answers.sort_unstable_by_key(|(index, _)| *index);
         Ok(answers.into_iter().map(|(_, answer)| answer).collect())
@@ -96,15 +95,14 @@ impl Session {
     pub(super) async fn pulse(&self, number: u64) -> Result<(), Failure> {
         for topic in &PULSES {
             let body = envelope::placeless(&envelope::pulse_body(number));
-            let told = self.tell(topic, body).await;
-            told.map_err(|error| Failure::new(error.to_string()))?;
+            self.tell(topic, body)?;
         }
         Ok(())
     }
 
     pub(super) async fn subscribe(&self, topics: &[Topic]) -> Result<(), Failure> {
         let topics = topics.iter().map(|topic| (topic.clone(), self.names.topic(topic)));
-        self.hearing.subscribe(topics.collect()).await
+        Ok(self.hearing.subscribe(topics.collect()).await?)
     }
 
     pub(super) async fn unsubscribe(&self, topics: &[Topic]) -> Result<(), Failure> {
@@ -127,32 +125,14 @@ impl Session {
                 let stored = self.jetstream.put(subject, None, id.as_deref(), body).await;
                 stored.map(|_| Position::default())
             }
-            None => {
-                let told = self.tell(topic, body.clone()).await;
-                told.map(|()| Position::default())
-            }
+            None => self.tell(topic, body.clone()).map(|()| Position::default()),
         };
         self.settle(published)
     }
 
-    /// Sends what is not stored; that it came is not known before it is [confirmed](Self::confirm).
-    async fn tell(&self, topic: &Topic, payload: Bytes) -> Result<(), JetStreamError> {
-        let subject = self.names.topic(topic);
-        let told = self.client.publish(subject, payload);
-        patiently(async { told.await.map_err(|error| JetStreamError::Refused(error.to_string())) })
-            .await
-    }
-
-    /// Resolves once the server has all that was sent before: it takes what comes by a connection in order.
-    async fn confirm(&self) -> Result<(), JetStreamError> {
-        self.jetstream.check().await?;
-        // By another connection nothing is said of what was sent by this one.
-        if self.client.statistics().connects.load(Ordering::Relaxed) > 1 {
-            return Err(JetStreamError::Lost(
-                "the connection that asks was another one".to_owned(),
-            ));
-        }
-        Ok(())
+    /// Sends what is not stored; that it came is not known before the connection is flushed.
+    fn tell(&self, topic: &Topic, payload: Bytes) -> Result<(), JetStreamError> {
+        self.hearing.publish(self.names.topic(topic), payload)
     }
 
     /// What follows for what was asked: it is refused, unless nothing is known of it.

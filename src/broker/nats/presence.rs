@@ -179,8 +179,8 @@ impl Session {
             return Ok(());
         }
         let change = if *is_here { Change::Join } else { Change::Leave };
-        self.tell(topic, envelope::placeless(&envelope::change_body(change, info))).await?;
-        self.confirm().await
+        self.tell(topic, envelope::placeless(&envelope::change_body(change, info)))?;
+        self.hearing.flush().await
     }
 
     /// Whether the connection was on the channel, and is.

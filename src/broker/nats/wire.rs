@@ -1,4 +1,4 @@
-//! What a server says to a connection that only hears, as bytes.
+//! What is said on the connection that hears, as bytes.
 
 use std::io;
 
@@ -8,15 +8,21 @@ use serde::{Deserialize, Serialize};
 /// One thing that a server says.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Said {
-    /// What came by a subscription; its headers are left out.
-    Message {
-        subscription: u64,
-        payload: Bytes,
-    },
+    Message(Message),
     Info(Bytes),
     Ping,
     Pong,
     Error(String),
+}
+
+/// What came by a subscription; of its headers there is the status alone.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Message {
+    pub(super) subscription: u64,
+    /// The last token of its subject, if that is a number.
+    pub(super) token: Option<u64>,
+    pub(super) status: Option<u16>,
+    pub(super) payload: Bytes,
 }
 
 /// What a server says of itself.
@@ -80,20 +86,68 @@ pub(super) fn take(buffer: &mut BytesMut) -> io::Result<Option<Said>> {
 fn message(buffer: &mut BytesMut, begin: usize, has_headers: bool) -> io::Result<Option<Said>> {
     let parsed = || {
         let line = std::str::from_utf8(&buffer[..begin]).ok()?;
-        let subscription = line.split_ascii_whitespace().nth(2)?.parse().ok()?;
+        let mut words = line.split_ascii_whitespace().skip(1);
+        let token = words.next()?.rsplit('.').next()?.parse().ok();
+        let subscription = words.next()?.parse().ok()?;
         let mut lengths = line.split_ascii_whitespace().rev();
         let length: usize = lengths.next()?.parse().ok()?;
         let headers = if has_headers { lengths.next()?.parse().ok()? } else { 0 };
-        (headers <= length && length <= MAX_PAYLOAD).then_some((subscription, length, headers))
+        let message = Message { subscription, token, ..Message::default() };
+        (headers <= length && length <= MAX_PAYLOAD).then_some((message, length, headers))
     };
-    let (subscription, length, headers) = parsed().ok_or_else(|| strange(&buffer[..begin]))?;
+    let (mut message, length, headers) = parsed().ok_or_else(|| strange(&buffer[..begin]))?;
     if buffer.len() < begin + length + LINE_END {
         return Ok(None);
     }
     // A part of the buffer would keep all of it for as long as the payload is kept.
-    let payload = Bytes::copy_from_slice(&buffer[begin + headers..begin + length]);
+    message.payload = Bytes::copy_from_slice(&buffer[begin + headers..begin + length]);
+    message.status = status(&buffer[begin..begin + headers]);
     buffer.advance(begin + length + LINE_END);
-    Ok(Some(Said::Message { subscription, payload }))
+    Ok(Some(Said::Message(message)))
+}
+
+/// What stands in the first line of headers, behind their version.
+fn status(headers: &[u8]) -> Option<u16> {
+    let line = headers.strip_prefix(HEADERS.as_bytes())?.split(|byte| *byte == b'\r').next()?;
+    std::str::from_utf8(line).ok()?.split_ascii_whitespace().next()?.parse().ok()
+}
+
+/// `SUB <subject> <subscription>`.
+pub(super) fn subscribe(output: &mut BytesMut, subject: &str, subscription: u64) {
+    output.extend_from_slice(format!("SUB {subject} {subscription}\r\n").as_bytes());
+}
+
+/// `UNSUB <subscription>`.
+pub(super) fn unsubscribe(output: &mut BytesMut, subscription: u64) {
+    output.extend_from_slice(format!("UNSUB {subscription}\r\n").as_bytes());
+}
+
+/// `PUB <subject> <length>` and a payload.
+pub(super) fn publish(output: &mut BytesMut, subject: &str, payload: &[u8]) {
+    output.extend_from_slice(format!("PUB {subject} {}\r\n", payload.len()).as_bytes());
+    output.extend_from_slice(payload);
+    output.extend_from_slice(b"\r\n");
+}
+
+/// `HPUB <subject> <reply> <length of headers> <length of all>`, headers, each with the end of its line, and a
+/// payload.
+pub(super) fn ask(
+    output: &mut BytesMut,
+    subject: &str,
+    reply: &str,
+    headers: &str,
+    payload: &[u8],
+) {
+    let (length, all) = (headers_len(headers), headers_len(headers) + payload.len());
+    let line = format!("HPUB {subject} {reply} {length} {all}\r\n{HEADERS}\r\n{headers}\r\n");
+    output.extend_from_slice(line.as_bytes());
+    output.extend_from_slice(payload);
+    output.extend_from_slice(b"\r\n");
+}
+
+/// Bytes that such headers come to.
+pub(super) fn headers_len(headers: &str) -> usize {
+    HEADERS.len() + LINE_END + headers.len() + LINE_END
 }
 
 fn strange(bytes: &[u8]) -> io::Error {
@@ -109,6 +163,12 @@ const MAX_LINE: usize = 1 << 20;
 const MAX_PAYLOAD: usize = 64 << 20;
 
 const LINE_END: usize = 2;
+
+/// What headers begin with.
+const HEADERS: &str = "NATS/1.0";
+
+/// The status of what answers for a subject to which nobody has subscribed.
+pub(super) const NO_RESPONDERS: u16 = 503;
 
 #[cfg(test)]
 mod tests {
@@ -130,11 +190,29 @@ mod tests {
     #[test]
     fn messages_are_taken_in_whole_and_without_headers() {
         let text = b"MSG a.b 7 5\r\nhe\r\no\r\nHMSG a 8 reply 12 14\r\nNATS/1.0\r\n\r\nhi\r\nMSG a 9 0\r\n\r\n";
-        let message = |subscription, payload: &'static [u8]| Said::Message {
-            subscription,
-            payload: payload.into(),
+        let message = |subscription, payload: &'static [u8]| {
+            Said::Message(Message { subscription, payload: payload.into(), ..Message::default() })
         };
         assert_eq!(all(text), [message(7, b"he\r\no"), message(8, b"hi"), message(9, b"")]);
+    }
+
+    #[test]
+    fn answers_have_the_number_of_what_they_answer_and_perhaps_a_status() {
+        let text =
+            b"MSG _INBOX.x.12 1 2\r\n{}\r\nHMSG _INBOX.x.13 1 16 16\r\nNATS/1.0 503\r\n\r\n\r\n";
+        let payload = Bytes::from_static(b"{}");
+        let taken = Message { subscription: 1, token: Some(12), status: None, payload };
+        let (status, payload) = (Some(NO_RESPONDERS), Bytes::new());
+        let not_taken = Message { subscription: 1, token: Some(13), status, payload };
+        assert_eq!(all(text), [Said::Message(taken), Said::Message(not_taken)]);
+    }
+
+    #[test]
+    fn lengths_of_what_is_asked_are_those_of_its_headers_and_of_all() {
+        let mut output = BytesMut::new();
+        ask(&mut output, "a", "b", "Nats-Msg-Id: x\r\n", b"hello");
+        let text = "HPUB a b 28 33\r\nNATS/1.0\r\nNats-Msg-Id: x\r\n\r\nhello\r\n";
+        assert_eq!(output, text);
     }
 
     #[test]
