@@ -4,6 +4,8 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
+use serde_json::json;
+
 use crate::daemon::Daemon;
 use crate::lines::Lines;
 use crate::process::program;
@@ -33,6 +35,14 @@ impl Nats {
     /// The same, which has room for so many bytes.
     pub fn with_room_for(bytes: usize) -> Self {
         Self::serving(true, &[], &format!("jetstream: {{max_file_store: {bytes}}}\n"))
+    }
+
+    /// The same, where everyone may publish and subscribe on these subjects alone.
+    pub fn with_rights(publish: &[&str], subscribe: &[&str]) -> Self {
+        let rights = json!({"publish": publish, "subscribe": subscribe});
+        let user = json!({"user": "anyone", "password": "x", "permissions": rights});
+        let settings = json!({"authorization": {"users": [user]}, "no_auth_user": "anyone"});
+        Self::serving(true, &[], &settings.to_string())
     }
 
     /// A server that keeps nothing.

@@ -75,7 +75,9 @@ fn a_stream_that_is_deleted_is_made_again_and_subscribers_are_told() {
     node.publish("news:a", &json!(1));
     client.must_hear("news:a", &json!(1));
     nats.ask("STREAM.DELETE.fanfare-v1-history", "");
+    let asked = Instant::now();
     assert_eq!(node.try_publish("news:a", &json!("lost")), Err(100));
+    assert!(asked.elapsed() < Duration::from_secs(2), "it waited for an answer in vain");
     within_five_seconds(|| drop(node.until_in_doubt()));
     assert_eq!(client.push()["unsubscribe"]["code"], 2500);
     client.subscribe("news:a");
@@ -179,6 +181,24 @@ fn a_node_that_does_not_come_in_says_why_at_once() {
     let error = refusal(&nats.url(), login("z"));
     assert!(error.contains("Authorization Violation; check broker.nats.user"), "{error}");
     drop(node_with(&format!("{nobody},{}", nats.url()), login("y")));
+}
+
+#[test]
+fn a_user_who_lacks_a_right_is_told() {
+    let [ours, inbox, api] = ["fanfare.v1.>", "_INBOX.>", "$JS.API.>"];
+    for (publish, subscribe, lacked) in [
+        (&[ours, api][..], &[ours][..], "Subscription to \"_INBOX."),
+        (&[ours], &[ours, inbox], "Publish to \"$JS.API.INFO\""),
+        (&[api], &[ours, inbox], "Publish to \"fanfare.v1.n.clock\""),
+    ] {
+        let error = refusal(&Nats::with_rights(publish, subscribe).url(), |_| {});
+        let told = format!("Permissions Violation for {lacked}");
+        assert!(error.contains(&told) && error.contains("; let the user publish and"), "{error}");
+    }
+    let nats = Nats::with_rights(&[ours, api], &[ours, inbox]);
+    let node = node(&nats.url());
+    subscriber(&node, 1, "news:a");
+    node.publish("news:a", &json!(1));
 }
 
 #[test]

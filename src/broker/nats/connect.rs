@@ -94,7 +94,7 @@ impl Connector {
         address: &str,
         line: Connection,
     ) -> Result<(Session, Feed), ConnectError> {
-        let (inlet, feed) = Feed::new(self.config.limits.broker_bytes);
+        let (inlet, mut feed) = Feed::new(self.config.limits.broker_bytes);
         let inlet = Arc::new(inlet);
         let client = self.client(server, &inlet).await?;
         // What one server says of subscriptions holds for no other, and a name may lead to several.
@@ -105,10 +105,25 @@ impl Connector {
             ));
         }
         let hearing = Hearing::start(line, client.new_inbox(), inlet);
+        let session = tokio::select! {
+            biased;
+            // Nothing is subscribed, so that all that comes is why either connection ended.
+            Err(failure) = feed.next() => return Err(refused(address, failure.to_string())),
+            session = self.session(address, client, hearing) => session?,
+        };
+        Ok((session, feed))
+    }
+
+    async fn session(
+        &self,
+        address: &str,
+        client: Client,
+        hearing: Hearing,
+    ) -> Result<Session, ConnectError> {
         let jetstream = JetStream::new(client, hearing.clone(), self.names.clone());
         self.open(address, &jetstream).await?;
         let clock = self.clock(&jetstream).await.map_err(|it| refused(address, it.to_string()))?;
-        let session = Session {
+        Ok(Session {
             hearing,
             jetstream,
             names: self.names.clone(),
@@ -116,8 +131,7 @@ impl Connector {
             clock,
             hold: self.hold.clone(),
             lacks_stream: AtomicBool::new(false),
-        };
-        Ok((session, feed))
+        })
     }
 
     /// Sees that it has all the streams.
@@ -233,7 +247,8 @@ impl Connector {
 }
 
 fn refused(address: &str, error: String) -> ConnectError {
-    ConnectError::Refused { address: address.to_owned(), error, advice: "" }
+    let advice = if error.contains("Permissions Violation") { RIGHTS } else { "" };
+    ConnectError::Refused { address: address.to_owned(), error, advice }
 }
 
 fn check_version(address: &str, version: &str) -> Result<(), ConnectError> {
@@ -251,6 +266,9 @@ fn address(server: &ServerAddr) -> String {
 }
 
 const SLOW: &str = "its JetStream does not answer within 3 s; has its cluster a leader?";
+
+const RIGHTS: &str = "; let the user publish and subscribe on <broker.prefix>.v1.> and _INBOX.>, and publish on \
+    $JS.API.>";
 
 const SILENCE: &str = "nothing answers there in time; is it a server of NATS?";
 

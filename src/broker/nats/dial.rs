@@ -94,6 +94,7 @@ impl Connection {
             name: "fanfare",
             protocol: 1,
             headers: true,
+            no_responders: true,
             tls_required,
             user: Some(&*credentials.user).filter(|user| !user.is_empty()),
             pass: password.as_deref(),

@@ -33,7 +33,9 @@ pub(super) async fn patiently<T>(
     doing: impl Future<Output = Result<T, JetStreamError>>,
 ) -> Result<T, JetStreamError> {
     let done = tokio::time::timeout(PATIENCE, doing).await;
-    done.unwrap_or_else(|_| Err(JetStreamError::Lost("no answer came within 3 s".to_owned())))
+    done.unwrap_or_else(|_| {
+        Err(JetStreamError::Lost("nats-server does not answer within 3 s".to_owned()))
+    })
 }
 
 /// Whether another one changed it meanwhile, and there is time to look again: whoever always comes late is

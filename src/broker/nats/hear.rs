@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -25,6 +25,8 @@ pub(super) struct Hearing {
     commands: mpsc::UnboundedSender<Command>,
     /// Bytes of a publish that the server takes.
     max_payload: usize,
+    /// Why it ended, if it did.
+    reason: Arc<OnceLock<String>>,
 }
 
 #[derive(Debug)]
@@ -45,14 +47,18 @@ impl Hearing {
     /// Has what comes go into a feed from now on. Under an `inbox`, a subject that no other connection uses,
     /// answers come.
     pub(super) fn start(line: Connection, inbox: String, inlet: Arc<Inlet>) -> Self {
-        let max_payload = line.info.max_payload;
-        let (sender, commands) = mpsc::unbounded_channel();
+        let (commands, mut receiver) = mpsc::unbounded_channel();
+        let (max_payload, reason) = (line.info.max_payload, Arc::<OnceLock<String>>::default());
+        let hearing = Self { commands, max_payload, reason: reason.clone() };
         tokio::spawn(async move {
-            if let Err(error) = Line::new(inbox, &inlet).serve(line, commands).await {
-                inlet.end(format!("{ENDED}: {error}"));
+            let mut known = Line::new(inbox, &inlet);
+            if let Err(error) = known.serve(line, &mut receiver).await {
+                // Told before those who wait learn that nothing comes.
+                let reason = reason.get_or_init(|| format!("{ENDED}: {error}"));
+                inlet.end(reason.clone());
             }
         });
-        Self { commands: sender, max_payload }
+        hearing
     }
 
     /// Subscribes; the server has done so once it resolves.
@@ -85,7 +91,7 @@ impl Hearing {
         self.check(wire::headers_len(&headers) + payload.len())?;
         let (answer, answered) = oneshot::channel();
         self.send(Command::Ask(subject, headers, payload, answer));
-        patiently(async { answered.await.unwrap_or_else(|_| Err(ended())) }).await
+        patiently(async { answered.await.unwrap_or_else(|_| Err(self.ended())) }).await
     }
 
     /// Resolves once the server has done all that was sent before: it takes what comes by a connection in
@@ -93,14 +99,18 @@ impl Hearing {
     pub(super) async fn flush(&self) -> Result<(), JetStreamError> {
         let (done, flushed) = oneshot::channel();
         self.send(Command::Flush(done));
-        patiently(async { flushed.await.map_err(|_| ended()) }).await
+        patiently(async { flushed.await.map_err(|_| self.ended()) }).await
+    }
+
+    fn ended(&self) -> JetStreamError {
+        JetStreamError::Lost(self.reason.get().map_or(ENDED, String::as_str).to_owned())
     }
 
     /// A server would end the connection for what is too large.
     fn check(&self, length: usize) -> Result<(), JetStreamError> {
         if length > self.max_payload {
             return Err(JetStreamError::Refused(format!(
-                "{length} bytes are more than the server's max_payload of {}",
+                "{length} bytes are more than the server's max_payload of {}; raise that",
                 self.max_payload
             )));
         }
@@ -146,9 +156,9 @@ impl<'a> Line<'a> {
     }
 
     async fn serve(
-        mut self,
+        &mut self,
         Connection { stream, buffer: mut input, .. }: Connection,
-        mut commands: mpsc::UnboundedReceiver<Command>,
+        commands: &mut mpsc::UnboundedReceiver<Command>,
     ) -> io::Result<()> {
         let (mut reader, mut writer) = tokio::io::split(stream);
         let mut is_sent = true;
@@ -172,7 +182,10 @@ impl<'a> Line<'a> {
                     }
                 }
                 sent = send(&mut writer, &mut self.output), if !is_sent => {
-                    sent?;
+                    if sent.is_err() {
+                        // Why, the server may have said, which is read before the end.
+                        self.output.clear();
+                    }
                     is_sent = true;
                 }
             }
@@ -254,10 +267,6 @@ async fn send(writer: &mut (impl AsyncWrite + Unpin), output: &mut BytesMut) -> 
     writer.flush().await
 }
 
-fn ended() -> JetStreamError {
-    JetStreamError::Lost(ENDED.to_owned())
-}
-
 const ENDED: &str = "the connection that hears ended";
 
 /// The subscription by which answers come.
@@ -316,7 +325,7 @@ mod tests {
         let (hearing, mut server, _feed) = start();
         let large = Bytes::from_static(&[b'x'; 101]);
         let refused = hearing.publish("a".to_owned(), large.clone()).unwrap_err().to_string();
-        assert_eq!(refused, "101 bytes are more than the server's max_payload of 100");
+        assert_eq!(refused, "101 bytes are more than the server's max_payload of 100; raise that");
         // With headers of twelve bytes.
         let refused = hearing.ask("a".to_owned(), String::new(), large.slice(..89)).await;
         assert!(matches!(refused, Err(JetStreamError::Refused(_))));
@@ -330,10 +339,15 @@ mod tests {
 
     #[tokio::test]
     async fn of_what_is_asked_as_the_connection_ends_nothing_is_known() {
-        let (hearing, server, _feed) = start();
-        let (answer, ()) = tokio::join!(ask(&hearing, "1"), async { drop(server) });
-        assert!(matches!(answer, Err(JetStreamError::Lost(_))));
-        assert!(matches!(hearing.flush().await, Err(JetStreamError::Lost(_))));
+        let (hearing, mut server, _feed) = start();
+        let serve = async {
+            server.write_all(b"-ERR 'Stale Connection'\r\n").await.unwrap();
+        };
+        let (answer, ()) = tokio::join!(ask(&hearing, "1"), serve);
+        for ended in [answer.map(drop), hearing.flush().await] {
+            let Err(JetStreamError::Lost(reason)) = ended else { panic!("{ended:?}") };
+            assert_eq!(reason, "the connection that hears ended: Stale Connection");
+        }
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! Leases as NATS keeps them: one record each, which its node stores anew with every beat. By how old it is,
 //! at the server, all nodes know whether it has ended.
 
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -36,10 +35,7 @@ impl Session {
         ttl: Duration,
     ) -> Result<Result<Renewal, Refusal>, Failure> {
         let renewed = self.settle(self.renew_once((lease, info), is_held, ttl).await);
-        if self.lacks_stream.load(Ordering::Relaxed) {
-            // The next session makes it again.
-            return Err(Failure::new(JetStreamError::NoStream.to_string()));
-        }
+        self.check_streams()?;
         renewed
     }
 

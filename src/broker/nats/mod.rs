@@ -93,6 +93,7 @@ impl Session {
 
     /// Tells itself something.
     pub(super) async fn pulse(&self, number: u64) -> Result<(), Failure> {
+        self.check_streams()?;
         for topic in &PULSES {
             let body = envelope::placeless(&envelope::pulse_body(number));
             self.tell(topic, body)?;
@@ -133,6 +134,14 @@ impl Session {
     /// Sends what is not stored; that it came is not known before the connection is flushed.
     fn tell(&self, topic: &Topic, payload: Bytes) -> Result<(), JetStreamError> {
         self.hearing.publish(self.names.topic(topic), payload)
+    }
+
+    /// The next session makes streams again that are gone.
+    fn check_streams(&self) -> Result<(), Failure> {
+        if self.lacks_stream.load(Ordering::Relaxed) {
+            return Err(JetStreamError::NoStream.into());
+        }
+        Ok(())
     }
 
     /// What follows for what was asked: it is refused, unless nothing is known of it.

@@ -48,6 +48,8 @@ pub(super) struct Login<'a> {
     pub(super) name: &'a str,
     pub(super) protocol: u8,
     pub(super) headers: bool,
+    /// Whether it is to say so at once if nothing takes what is published for an answer.
+    pub(super) no_responders: bool,
     pub(super) tls_required: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) user: Option<&'a str>,
@@ -159,8 +161,8 @@ fn strange(bytes: &[u8]) -> io::Error {
 /// The longest line but for messages: a server's word of itself lists all of its cluster.
 const MAX_LINE: usize = 1 << 20;
 
-/// The largest payload that a server may be set to take.
-const MAX_PAYLOAD: usize = 64 << 20;
+/// No server can be set to take more.
+const MAX_PAYLOAD: usize = i32::MAX as usize;
 
 const LINE_END: usize = 2;
 
