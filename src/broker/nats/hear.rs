@@ -350,6 +350,18 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn why_it_ends_is_told_even_if_a_write_fails_first() {
+        // Which comes first is chance.
+        for _ in 0..32 {
+            let (hearing, mut server, _feed) = start();
+            server.write_all(b"-ERR 'Stale Connection'\r\n").await.unwrap();
+            drop(server);
+            let reason = hearing.flush().await.unwrap_err().to_string();
+            assert_eq!(reason, "the connection that hears ended: Stale Connection");
+        }
+    }
+
     #[test]
     fn nothing_stays_of_those_who_gave_up() {
         let (inlet, _feed) = Feed::new(1 << 20);
